@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a benchmark and print its rows: `python -m tools.bench codec [--json] [--quick]`.
+
+Exit status 0 when every row that could be judged reaches its limit, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from feagi_io_host.bench import codec
+from feagi_io_host.bench.runner import table
+
+SUITES = {"codec": codec.run}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the suite named on the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
+    parser.add_argument("suite", choices=sorted(SUITES))
+    parser.add_argument("--json", action="store_true", help="print one JSON array")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter samples")
+    options = parser.parse_args(arguments)
+    rows = SUITES[options.suite](options.quick)
+    print(json.dumps([row.as_json() for row in rows]) if options.json else table(rows))
+    return int(any(row.met is False for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
