@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FEAGI on a microcontroller: declare sensors and motors, call `step()`.
+
+    from feagi_io_mcu import Agent, UartDriver
+    agent = Agent(UartDriver(0), "rover")
+
+Names are resolved when first used, so that a board spends memory only on what it runs.
+"""
+
+MYPY = False
+if MYPY:  # what type checkers and editors see
+    from .agent import Agent as Agent
+    from .config import DEFAULT_TIMEOUT_TICKS as DEFAULT_TIMEOUT_TICKS
+    from .config import FBC_POOL_SIZE as FBC_POOL_SIZE
+    from .config import MAX_FBC_SIZE as MAX_FBC_SIZE
+    from .config import UART_BAUD_RATE as UART_BAUD_RATE
+    from .drivers.base import RTOSDriver as RTOSDriver
+    from .drivers.stdio import StdioDriver as StdioDriver
+    from .drivers.uart import UartDriver as UartDriver
+    from .transport import RTOSTransport as RTOSTransport
+
+_HOMES = {
+    "config": "MAX_FBC_SIZE FBC_POOL_SIZE UART_BAUD_RATE DEFAULT_TIMEOUT_TICKS",
+    "drivers.base": "RTOSDriver",
+    "drivers.uart": "UartDriver",
+    "drivers.stdio": "StdioDriver",
+    "transport": "RTOSTransport",
+    "agent": "Agent",
+}
+
+__all__ = sorted(" ".join(_HOMES.values()).split())
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name == module:
+            return __import__("feagi_io_mcu." + name, None, None, (name,))
+        if name in names.split():
+            return getattr(__import__("feagi_io_mcu." + module, None, None, (name,)), name)
+    raise AttributeError(name)
