@@ -11,7 +11,7 @@ import json
 import sys
 
 from feagi_io_host.bench import codec
-from feagi_io_host.bench.runner import table
+from feagi_io_host.bench.runner import rows_as_json, rows_as_text
 
 SUITES = {"codec": codec.run}
 
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter samples")
     options = parser.parse_args(arguments)
     rows = SUITES[options.suite](options.quick)
-    print(json.dumps([row.as_json() for row in rows]) if options.json else table(rows))
+    print(json.dumps(rows_as_json(rows)) if options.json else rows_as_text(rows))
     return int(any(row.met is False for row in rows))
 
 

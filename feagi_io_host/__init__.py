@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FEAGI's peripheral nervous system for CPython: the public names.
+
+Each is imported from its home when first used, so that `import feagi_io_host` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from feagi_io_host.bridge import BoardBridge
+    from feagi_io_host.burst.engine import BurstEngine
+    from feagi_io_host.burst.reflex import ReflexEngine
+    from feagi_io_host.burst.wiring import Reflex, linear_weights
+    from feagi_io_host.core.agents import AgentCapabilities
+    from feagi_io_host.core.container import FeagiByteContainer
+    from feagi_io_host.core.errors import FeagiDataError, FeagiIOError
+    from feagi_io_host.core.events import (
+        AgentDisconnected,
+        AgentRegistered,
+        MotorCommand,
+        SensoryData,
+        VisualizationReady,
+    )
+    from feagi_io_host.core.json_struct import FeagiJSON
+    from feagi_io_host.core.pool import BufferPool, SharedFBC
+    from feagi_io_host.core.signal import FeagiSignal
+    from feagi_io_host.core.types import (
+        AgentDescriptor,
+        CorticalID,
+        FeagiByteStructureType,
+        StreamType,
+    )
+    from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels, NeuronVoxelXYZPArrays
+    from feagi_io_host.pns import PNS
+
+_HOMES = {
+    "AgentCapabilities": "core.agents",
+    "AgentDescriptor": "core.types",
+    "AgentDisconnected": "core.events",
+    "AgentRegistered": "core.events",
+    "BoardBridge": "bridge",
+    "BufferPool": "core.pool",
+    "BurstEngine": "burst.engine",
+    "CorticalID": "core.types",
+    "CorticalMappedXYZPNeuronVoxels": "core.voxels",
+    "FeagiByteContainer": "core.container",
+    "FeagiByteStructureType": "core.types",
+    "FeagiDataError": "core.errors",
+    "FeagiIOError": "core.errors",
+    "FeagiJSON": "core.json_struct",
+    "FeagiSignal": "core.signal",
+    "MotorCommand": "core.events",
+    "NeuronVoxelXYZPArrays": "core.voxels",
+    "PNS": "pns",
+    "Reflex": "burst.wiring",
+    "ReflexEngine": "burst.reflex",
+    "SensoryData": "core.events",
+    "SharedFBC": "core.pool",
+    "StreamType": "core.types",
+    "VisualizationReady": "core.events",
+    "linear_weights": "burst.wiring",
+}
+
+__all__ = [
+    "PNS",
+    "AgentCapabilities",
+    "AgentDescriptor",
+    "AgentDisconnected",
+    "AgentRegistered",
+    "BoardBridge",
+    "BufferPool",
+    "BurstEngine",
+    "CorticalID",
+    "CorticalMappedXYZPNeuronVoxels",
+    "FeagiByteContainer",
+    "FeagiByteStructureType",
+    "FeagiDataError",
+    "FeagiIOError",
+    "FeagiJSON",
+    "FeagiSignal",
+    "MotorCommand",
+    "NeuronVoxelXYZPArrays",
+    "Reflex",
+    "ReflexEngine",
+    "SensoryData",
+    "SharedFBC",
+    "StreamType",
+    "VisualizationReady",
+    "linear_weights",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

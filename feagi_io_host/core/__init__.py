@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every transport shares: no sockets, threads, clocks or randomness in here."""
