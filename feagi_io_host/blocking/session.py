@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AgentSession: one attached agent, with a bounded channel for each of its data streams."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from feagi_io_host.blocking.channels import BoundedChannel
+from feagi_io_host.core.agents import AgentCapabilities
+from feagi_io_host.core.delivery import DeliveryRule
+from feagi_io_host.core.errors import ClosedError, DeliveryTimeoutError
+from feagi_io_host.core.events import SensoryData
+from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.core.signal import FeagiSignal
+from feagi_io_host.core.telemetry import LatencyHistogram, StreamCounters
+from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
+
+_log = logging.getLogger("feagi_io.blocking")
+
+_DATA_STREAMS = (StreamType.SENSORY, StreamType.MOTOR, StreamType.VISUALIZATION)
+
+
+def _release_event(data: SensoryData) -> None:
+    data.fbc.release()
+
+
+class AgentSession:
+    """One agent as long as it is attached. Made by `PNS.attach_agent`, for its carrier.
+
+    `motor` and `visualization` are the frames for this agent; the carrier takes them and
+    releases each one after it was sent. Both end with ClosedError when the session closes.
+    `motor_areas`, if given, keeps motor frames away that hold none of these areas (frames
+    without any area pass: they are the brain's sign of life).
+    """
+
+    def __init__(
+        self,
+        agent_id: bytes,
+        descriptor: AgentDescriptor,
+        capabilities: AgentCapabilities,
+        motor_areas: frozenset[CorticalID] | None,
+        *,
+        delivery: Mapping[StreamType, DeliveryRule],
+        clock: Callable[[], float],
+        on_sensory: Callable[[], object],
+        on_close: Callable[[AgentSession, str], object],
+    ) -> None:
+        self.agent_id = agent_id
+        self.descriptor = descriptor
+        self.capabilities = capabilities
+        self.motor_areas = motor_areas
+        self.counters: Mapping[StreamType, StreamCounters] = {
+            stream: StreamCounters() for stream in _DATA_STREAMS
+        }
+        self._clock = clock
+        self._on_sensory = on_sensory
+        self._on_close = on_close
+        self._motor_deadline_s = delivery[StreamType.MOTOR].deadline_s or 0.0
+        self._stalled = False
+        name = f"{descriptor.agent_name} {agent_id[:4].hex()}"
+        self._sensory: BoundedChannel[SensoryData] = BoundedChannel.for_rule(
+            delivery[StreamType.SENSORY], on_drop=_release_event, name=f"{name} sensory"
+        )
+        self.motor: BoundedChannel[SharedFBC] = BoundedChannel.for_rule(
+            delivery[StreamType.MOTOR], on_drop=SharedFBC.release, name=f"{name} motor"
+        )
+        self.visualization: BoundedChannel[SharedFBC] = BoundedChannel.for_rule(
+            delivery[StreamType.VISUALIZATION],
+            on_drop=SharedFBC.release,
+            name=f"{name} visualization",
+        )
+
+    def submit_sensory(self, fbc: SharedFBC) -> None:
+        """Hand a sensory frame to the brain. Never waits; the caller keeps its own lease.
+
+        A frame of an agent without SEND_SENSOR_DATA is dropped and counted. Raises ClosedError
+        after `close`.
+        """
+        counters = self.counters[StreamType.SENSORY]
+        counters.count_sent(len(fbc))
+        if AgentCapabilities.SEND_SENSOR_DATA not in self.capabilities:
+            counters.count_dropped("not permitted")
+            return
+        self._sensory.put(SensoryData(self.agent_id, fbc.retain(), self._clock()))
+        self._on_sensory()
+
+    def close(self, reason: str = "closed by its carrier") -> None:
+        """Detach the agent: frames still queued are dropped, waiting carriers are woken.
+
+        Emits `agent_disconnected` the first time; does nothing after that.
+        """
+        self._on_close(self, reason)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended."""
+        return self.motor.closed
+
+    def snapshot(self) -> dict[str, Any]:
+        """Per data stream: the counters, and the frames `queued` in its channel now."""
+        return {
+            stream.name.lower(): self._stream_snapshot(stream, channel)
+            for stream, channel in (
+                (StreamType.SENSORY, self._sensory),
+                (StreamType.MOTOR, self.motor),
+                (StreamType.VISUALIZATION, self.visualization),
+            )
+        }
+
+    def _stream_snapshot(self, stream: StreamType, channel: BoundedChannel[Any]) -> dict[str, Any]:
+        queued = len(channel)
+        row: dict[str, Any] = dict(self.counters[stream].snapshot())
+        dropped = row["dropped"]
+        for reason, frames in channel.drops_by_reason().items():
+            dropped[reason] = dropped.get(reason, 0) + frames
+        if stream is not StreamType.SENSORY:
+            # The carrier takes these from the channel directly, so what was handed in and is
+            # neither dropped nor queued has been taken.
+            row["delivered"] = max(row["sent"] - sum(dropped.values()) - queued, 0)
+        row["queued"] = queued
+        return row
+
+    def deliver_one(self, signal: FeagiSignal[SensoryData], latency: LatencyHistogram) -> bool:
+        """For the PNS: emit the oldest waiting sensory frame; False when there is none."""
+        try:
+            data = self._sensory.get_nowait()
+        except ClosedError:
+            return False
+        if data is None:
+            return False
+        self.counters[StreamType.SENSORY].count_delivered()
+        latency.record(self._clock() - data.received_at_s)
+        try:
+            signal.emit(data)
+        finally:
+            data.fbc.release()
+        return True
+
+    def close_channels(self) -> None:
+        """For the PNS: drop what is queued, wake whoever waits."""
+        self._sensory.close()
+        self.motor.close()
+        self.visualization.close()
+
+    def offer_motor(self, fbc: SharedFBC) -> bool:
+        """For the PNS: queue a motor frame if there is room.
+
+        An agent that is leaving takes everything.
+        """
+        try:
+            taken = self.motor.try_put(fbc.retain())
+        except ClosedError:
+            return True
+        if taken:
+            self._stalled = False
+        else:
+            fbc.release()
+        return taken
+
+    def press_motor(self, fbc: SharedFBC) -> bool:
+        """For the PNS: queue a motor frame, waiting for room up to the stream's deadline.
+
+        One agent must not slow the brain down burst after burst: after a deadline has passed,
+        the next frames do not wait until there is room again.
+        """
+        try:
+            self.motor.put(fbc.retain(), 0.0 if self._stalled else self._motor_deadline_s)
+        except ClosedError:
+            return True
+        except DeliveryTimeoutError:
+            self._stalled = True
+            return False
+        self._stalled = False
+        return True
+
+    def show(self, fbc: SharedFBC) -> None:
+        """For the PNS: put a visualization frame in the place of the one before."""
+        self.counters[StreamType.VISUALIZATION].count_sent(len(fbc))
+        try:
+            self.visualization.put(fbc.retain())
+        except ClosedError:
+            _log.debug("visualization for %s, which is leaving", self.descriptor.agent_name)

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PNS: the peripheral nervous system, between the carriers of agents and a burst engine.
+
+A carrier (the board bridge, a ZMQ transport) attaches each agent it speaks for and gets an
+AgentSession: it submits sensory frames to it and drains its two outbound channels.
+
+    carrier -> session.submit_sensory -> one channel per agent -> worker -> sensory_data_received
+    brain   -> publish_motor          -> session.motor         -> carrier
+    brain   -> publish_visualization  -> session.visualization -> carrier
+
+Every channel follows the delivery table. Each entry of a channel holds a lease of its own on
+its frame; whoever takes the entry gives that lease back.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from feagi_io_host.blocking.session import AgentSession
+from feagi_io_host.blocking.worker import Worker
+from feagi_io_host.core.agents import AgentCapabilities
+from feagi_io_host.core.delivery import DELIVERY_TABLE, DeliveryRule
+from feagi_io_host.core.errors import (
+    ClosedError,
+    ConfigError,
+    DeliveryTimeoutError,
+    UnknownHandleError,
+)
+from feagi_io_host.core.events import (
+    AgentDisconnected,
+    AgentRegistered,
+    BrainSignals,
+    MotorCommand,
+    SensoryData,
+    VisualizationReady,
+)
+from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.core.signal import FeagiSignal, SignalHandle
+from feagi_io_host.core.telemetry import LatencyHistogram, StreamCounters
+from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
+from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels
+from feagi_wire.const import AGENT_ID_BYTES
+
+__all__ = ["PNS", "AgentSession"]
+
+_log = logging.getLogger("feagi_io.pns")
+
+# The worker is woken by every frame and by stop; it looks around by itself this often.
+_IDLE_WAIT_S = 1.0
+
+
+class PNS:
+    """Carries sensory, motor and visualization frames between agents and a burst engine.
+
+    `delivery` is the delivery table, `clock` gives seconds that never go back. Use as a context
+    manager, or call `start` and `stop`. A stopped PNS is not started again.
+    """
+
+    def __init__(
+        self,
+        *,
+        delivery: Mapping[StreamType, DeliveryRule] = DELIVERY_TABLE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.delivery = delivery
+        self.clock = clock
+        self.sensory_data_received: FeagiSignal[SensoryData] = FeagiSignal("sensory_data_received")
+        self.agent_registered: FeagiSignal[AgentRegistered] = FeagiSignal("agent_registered")
+        self.agent_disconnected: FeagiSignal[AgentDisconnected] = FeagiSignal("agent_disconnected")
+        self._lock = threading.Lock()
+        self._by_id: dict[bytes, AgentSession] = {}
+        self._sessions: tuple[AgentSession, ...] = ()  # replaced as a whole, read without lock
+        self._engines: list[tuple[BrainSignals, SignalHandle, SignalHandle]] = []
+        self._departed: dict[str, Any] = {}
+        self._unclaimed = StreamCounters()
+        self._latency = LatencyHistogram()
+        self._sensory_waiting = threading.Event()
+        self._worker = Worker(
+            "feagi-io-pns-sensory", self._distribute, wake=self._sensory_waiting.set
+        )
+        self._stopped = False
+        self._started_at_s = clock()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to pass sensory frames on; does nothing when started before. Raises ClosedError
+        after `stop`. Agents may be attached before."""
+        self._worker.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Detach every agent and every engine and end the worker, within `timeout_s` seconds.
+
+        May be called more than once. Raises StopTimeoutError when the worker is held up, by a
+        listener that does not return for example; everything else is closed even then.
+        """
+        with self._lock:
+            self._stopped = True
+        for engine, _, _ in tuple(self._engines):
+            self.disconnect_from_burst_engine(engine)
+        for session in self._sessions:
+            session.close("PNS stopped")
+        self._worker.stop(timeout_s)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # -- agents -------------------------------------------------------------------------------
+
+    def attach_agent(
+        self,
+        descriptor: AgentDescriptor,
+        capabilities: AgentCapabilities,
+        agent_id: bytes | None = None,
+        *,
+        motor_areas: Iterable[CorticalID] | None = None,
+    ) -> AgentSession:
+        """Let an agent in and tell the listeners of `agent_registered`.
+
+        Without `agent_id` it gets 48 random bytes. An id that is attached already takes over:
+        its old session is closed first, as when a board was plugged out and in again. Raises
+        ConfigError for an id of another length or of zeros, ClosedError after `stop`.
+        """
+        if agent_id is None:
+            agent_id = secrets.token_bytes(AGENT_ID_BYTES)
+        if len(agent_id) != AGENT_ID_BYTES or not any(agent_id):
+            raise ConfigError(
+                f"agent id has {len(agent_id)} bytes, {sum(map(bool, agent_id))} of them not "
+                f"zero; expected {AGENT_ID_BYTES} bytes that are not all zero, or None"
+            )
+        areas = None if motor_areas is None else frozenset(motor_areas)
+        session = AgentSession(
+            bytes(agent_id),
+            descriptor,
+            capabilities,
+            areas,
+            delivery=self.delivery,
+            clock=self.clock,
+            on_sensory=self._sensory_waiting.set,
+            on_close=self._detach,
+        )
+        while True:
+            with self._lock:
+                if self._stopped:
+                    raise ClosedError("PNS was stopped; it takes no more agents")
+                old = self._by_id.get(session.agent_id)
+                if old is None:
+                    self._by_id[session.agent_id] = session
+                    self._sessions = (*self._sessions, session)
+                    break
+            old.close("replaced by a new session of the same agent")
+        _log.info("agent %s attached", descriptor.agent_name)
+        self.agent_registered.emit(AgentRegistered(session.agent_id, descriptor))
+        return session
+
+    @property
+    def sessions(self) -> tuple[AgentSession, ...]:
+        """The agents attached now, in order of arrival."""
+        return self._sessions
+
+    @property
+    def registered_agents(self) -> tuple[AgentRegistered, ...]:
+        """Who is attached now, in the form in which `agent_registered` told it."""
+        return tuple(AgentRegistered(s.agent_id, s.descriptor) for s in self._sessions)
+
+    # -- towards the agents -------------------------------------------------------------------
+
+    def publish_visualization(self, fbc: SharedFBC) -> None:
+        """Show a frame to every agent with RECEIVE_NEURON_VISUALIZATIONS. Never waits: what an
+        agent has not taken yet is replaced and counted. The caller keeps its own lease."""
+        for session in self._sessions:
+            if AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS in session.capabilities:
+                session.show(fbc)
+
+    def publish_motor(self, agent_id: bytes | None, fbc: SharedFBC) -> None:
+        """Hand a motor frame to one agent, or (None) to every agent with RECEIVE_MOTOR_DATA.
+
+        The caller keeps its own lease. Agents with room are served first; then each full one is
+        waited for up to the delivery table's deadline, but one that let a deadline pass is not
+        waited for again before it has room. Raises DeliveryTimeoutError naming who did not
+        get the frame, UnknownHandleError for an id that is not attached or takes no motor data.
+        """
+        if agent_id is None:
+            sessions: tuple[AgentSession, ...] = tuple(
+                s for s in self._sessions if AgentCapabilities.RECEIVE_MOTOR_DATA in s.capabilities
+            )
+        else:
+            sessions = (self._motor_session(agent_id),)
+        full: list[AgentSession] = []
+        areas: frozenset[CorticalID] | None = None
+        for session in sessions:
+            if session.motor_areas is not None:
+                areas = _areas_of(fbc) if areas is None else areas
+                if areas and areas.isdisjoint(session.motor_areas):
+                    continue
+            session.counters[StreamType.MOTOR].count_sent(len(fbc))
+            if not session.offer_motor(fbc):
+                full.append(session)
+        if full:
+            self._press(full, len(sessions), fbc)
+
+    def _press(self, full: list[AgentSession], addressed: int, fbc: SharedFBC) -> None:
+        missed = [session for session in full if not session.press_motor(fbc)]
+        if missed:
+            deadline_s = self.delivery[StreamType.MOTOR].deadline_s
+            names = ", ".join(f"{s.motor.name} ({len(s.motor)} frames queued)" for s in missed)
+            raise DeliveryTimeoutError(
+                f"motor frame of {len(fbc)} bytes not taken within {deadline_s} s by "
+                f"{len(missed)} of {addressed} agents: {names}; their carriers are stuck or slow"
+            )
+
+    def _motor_session(self, agent_id: bytes) -> AgentSession:
+        session = self._by_id.get(agent_id)
+        if session is None:
+            raise UnknownHandleError(
+                f"no agent {agent_id[:4].hex()}... attached; {len(self._sessions)} others are"
+            )
+        if AgentCapabilities.RECEIVE_MOTOR_DATA not in session.capabilities:
+            raise UnknownHandleError(
+                f"agent {session.descriptor.agent_name} did not ask for RECEIVE_MOTOR_DATA"
+            )
+        return session
+
+    # -- towards the brain --------------------------------------------------------------------
+
+    def connect_to_burst_engine(self, engine: BrainSignals) -> None:
+        """Carry what the engine emits: its motor commands and its visualization.
+
+        The engine's own `connect_to_pns` is the other direction. Connecting twice does nothing.
+        """
+        with self._lock:
+            if self._stopped:
+                raise ClosedError("PNS was stopped; it connects to no engine")
+            if any(known is engine for known, _, _ in self._engines):
+                return
+            motor = engine.motor_commands.connect(self._on_motor_command)
+            shown = engine.visualization_ready.connect(self._on_visualization)
+            self._engines.append((engine, motor, shown))
+
+    def disconnect_from_burst_engine(self, engine: BrainSignals) -> None:
+        """Carry nothing of this engine any more. Raises UnknownHandleError if it is not
+        connected."""
+        with self._lock:
+            for index, (known, motor, shown) in enumerate(self._engines):
+                if known is engine:
+                    del self._engines[index]
+                    engine.motor_commands.disconnect(motor)
+                    engine.visualization_ready.disconnect(shown)
+                    return
+        raise UnknownHandleError(f"{type(engine).__name__} is not connected to this PNS")
+
+    def _on_motor_command(self, command: MotorCommand) -> None:
+        try:
+            self.publish_motor(command.agent_id, command.fbc)
+        except UnknownHandleError as error:
+            # The agent left while the brain was computing for it: no fault of either.
+            self._unclaimed.count_sent(len(command.fbc))
+            self._unclaimed.count_dropped("no such agent")
+            _log.debug("motor command without a receiver: %s", error)
+
+    def _on_visualization(self, event: VisualizationReady) -> None:
+        self.publish_visualization(event.fbc)
+
+    def _distribute(self, stopping: threading.Event) -> None:
+        """The worker: one frame of each agent in turn, so that none crowds out the others."""
+        while not stopping.is_set():
+            self._sensory_waiting.wait(_IDLE_WAIT_S)
+            # Cleared before looking: a frame that arrives from here on sets it again.
+            self._sensory_waiting.clear()
+            busy = True
+            while busy and not stopping.is_set():
+                busy = False
+                for session in self._sessions:
+                    if session.deliver_one(self.sensory_data_received, self._latency):
+                        busy = True
+
+    def _detach(self, session: AgentSession, reason: str) -> None:
+        with self._lock:
+            if self._by_id.get(session.agent_id) is not session:
+                return
+            del self._by_id[session.agent_id]
+            self._sessions = tuple(s for s in self._sessions if s is not session)
+        session.close_channels()
+        with self._lock:
+            _add_up(self._departed, session.snapshot())
+        _log.info("agent %s detached: %s", session.descriptor.agent_name, reason)
+        self.agent_disconnected.emit(AgentDisconnected(session.agent_id, reason))
+
+    # -- figures ------------------------------------------------------------------------------
+
+    def telemetry(self) -> dict[str, Any]:
+        """A snapshot as plain data: `uptime_s`, one entry per attached agent in `agents`,
+        `totals` per stream (agents that left included), `unclaimed_motor` (commands for agents
+        that were gone) and `sensory_queue_latency` (submitted to emitted)."""
+        totals: dict[str, Any] = {}
+        with self._lock:
+            _add_up(totals, self._departed)
+            sessions = self._sessions
+        agents = []
+        for session in sessions:
+            streams = session.snapshot()
+            _add_up(totals, streams)
+            agents.append(
+                {
+                    "agent_id": session.agent_id.hex(),
+                    "manufacturer": session.descriptor.manufacturer,
+                    "agent_name": session.descriptor.agent_name,
+                    "agent_version": session.descriptor.agent_version,
+                    **streams,
+                }
+            )
+        return {
+            "uptime_s": self.clock() - self._started_at_s,
+            "agents": agents,
+            "totals": totals,
+            "unclaimed_motor": self._unclaimed.snapshot(),
+            "sensory_queue_latency": self._latency.snapshot(),
+        }
+
+
+def _areas_of(fbc: SharedFBC) -> frozenset[CorticalID]:
+    """The cortical areas of all XYZP structs of a frame."""
+    areas: set[CorticalID] = set()
+    container = fbc.container
+    for index in range(container.try_get_number_contained_structures()):
+        struct = container.try_create_new_struct_from_index(index)
+        if isinstance(struct, CorticalMappedXYZPNeuronVoxels):
+            areas.update(struct.mappings)
+    return frozenset(areas)
+
+
+def _add_up(total: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Add the numbers of one nested snapshot to those of another."""
+    for key, value in part.items():
+        if isinstance(value, Mapping):
+            _add_up(total.setdefault(key, {}), value)
+        else:
+            total[key] = total.get(key, 0) + value
