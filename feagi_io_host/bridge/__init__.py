@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boards on one side, the PNS on the other."""
+
+from feagi_io_host.bridge.board import BoardBridge
+from feagi_io_host.bridge.declaration import BoardDeclaration, UnitDeclaration
+from feagi_io_host.bridge.events import BoardDown, BoardLog, BoardProblem, BoardUp
+
+__all__ = [
+    "BoardBridge",
+    "BoardDeclaration",
+    "BoardDown",
+    "BoardLog",
+    "BoardProblem",
+    "BoardUp",
+    "UnitDeclaration",
+]

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The subcommands. Each imports what it needs when it runs, to keep `feagi-io --help` quick."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from feagi_io_host.core.errors import FeagiDataError, FeagiIOError, MissingExtraError
+
+if TYPE_CHECKING:
+    from threading import Event
+
+FAILED = 1
+MISSING = 3
+
+app = typer.Typer(
+    name="feagi-io",
+    help="FEAGI's peripheral nervous system: boards, brains and what runs between them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+bench_app = typer.Typer(help="Measure this machine: limit, peer and ours in one run.")
+app.add_typer(bench_app, name="bench", no_args_is_help=True)
+boards_app = typer.Typer(help="Boards, real or emulated.")
+app.add_typer(boards_app, name="boards", no_args_is_help=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"feagi-io: {error}", err=True)
+    raise typer.Exit(MISSING if isinstance(error, MissingExtraError) else FAILED)
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Our errors become one line on standard error and the exit status; others are bugs."""
+    try:
+        yield
+    except (FeagiIOError, FeagiDataError) as error:
+        _fail(error)
+
+
+@contextmanager
+def _stops_on_signal(stop: Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask for an orderly end."""
+
+    def ask(_number: int, _frame: object) -> None:
+        stop.set()
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to hold the pole.")] = 15.0,
+    no_brain: Annotated[
+        bool, typer.Option("--no-brain", help="The same without the brain: the pole falls.")
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """A MicroPython board balances a pole, because a brain on this machine sees and moves it.
+
+    Exit status 0 when the pole still stands at the end, 1 when it fell.
+    """
+    with _named_errors():
+        from feagi_io_host.cli.demo.session import Demo
+        from feagi_io_host.cli.demo.view import choose_view
+
+        view = choose_view(json_output)
+        run = Demo(seconds=seconds, brain=not no_brain, say=view.say, show=view.show)
+        with _stops_on_signal(run.stop), view:
+            result = run.run()
+    if json_output:
+        typer.echo(json.dumps(result.as_json()))
+    else:
+        typer.echo(result.summary())
+    raise typer.Exit(0 if result.upright else FAILED)
+
+
+@bench_app.command()
+def codec(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, rougher figures.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Container encode and decode against memcpy and the real library."""
+    with _named_errors():
+        from feagi_io_host.bench import codec as rows
+
+        _print_rows(rows.run(quick=quick), json_output)
+
+
+def _print_rows(rows: list[Any], json_output: bool) -> None:
+    from feagi_io_host.bench.runner import rows_as_json, rows_as_text
+
+    typer.echo(json.dumps(rows_as_json(rows)) if json_output else rows_as_text(rows))
+
+
+@boards_app.command()
+def emulate(
+    program: Annotated[str, typer.Argument(help="A board program: a .py file or a module.")],
+    port: Annotated[str, typer.Option(help="Where its serial port shall appear.")] = "./board",
+) -> None:
+    """Run a board program on MicroPython's Unix port, with a serial port to talk to it.
+
+    Started again when it ends, as a board would be, until Ctrl-C.
+    """
+    import threading
+
+    with _named_errors():
+        from feagi_io_host.cli.unix_board import UnixBoard
+
+        stop = threading.Event()
+        with UnixBoard(program, path=port) as board, _stops_on_signal(stop):
+            board.start()
+            typer.echo(f"board runs {program}; its port is {port}. Ctrl-C ends it.")
+            while not stop.wait(0.2):
+                if not board.running:
+                    words = board.last_words()
+                    if board.exit_status != 0 and words:
+                        typer.echo(words, err=True)
+                    typer.echo(f"board ended with status {board.exit_status}; started again")
+                    if stop.wait(1.0):
+                        break
+                    board.start()
+
+
+@app.command()
+def decode(
+    file: Annotated[Path, typer.Argument(help="A file with one container; - for standard input.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Say what a FEAGI byte container holds."""
+    from feagi_io_host.core.container import FeagiByteContainer
+
+    try:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        _fail(error)
+    with _named_errors():
+        container = FeagiByteContainer.new_empty()
+        container.try_write_data_by_copy_and_verify(data)
+        _print_container(container, json_output)
+
+
+def _print_container(container: Any, json_output: bool) -> None:
+    from feagi_io_host.cli.describe import container_as_data, container_as_text
+
+    if json_output:
+        typer.echo(json.dumps(container_as_data(container)))
+    else:
+        typer.echo(container_as_text(container))

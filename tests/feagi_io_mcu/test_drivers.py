@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drivers. StdioDriver runs on real pipes and PTYs here and under MicroPython in the end-to-end
+tests. UartDriver meets a stand-in for machine.UART: the Unix port has no UART, and the emulated
+boards that have one are not part of this suite yet."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from feagi_io_mcu.drivers.base import RTOSDriver
+from feagi_io_mcu.drivers.stdio import StdioDriver
+from feagi_io_mcu.drivers.uart import UartDriver, rxbuf_bytes
+from feagi_wire.errors import E_TIMEOUT
+
+
+class StandInUart:
+    """What MicroPython documents of machine.UART, with a FIFO of `room` bytes to write into."""
+
+    made: list[StandInUart] = []
+
+    def __init__(self, number: int, baudrate: int, **settings: Any) -> None:
+        self.number = number
+        self.baudrate = baudrate
+        self.settings = settings
+        self.inward = bytearray()
+        self.outward = bytearray()
+        self.room = 16
+        self.open = True
+        StandInUart.made.append(self)
+
+    def deinit(self) -> None:
+        self.open = False
+
+    def any(self) -> int:
+        return len(self.inward)
+
+    def readinto(self, buf: bytearray, n: int) -> int | None:
+        assert n <= len(self.inward), "asking for more than is there waits for the timeout"
+        if n == 0:
+            return None
+        buf[:n] = self.inward[:n]
+        del self.inward[:n]
+        return n
+
+    def write(self, buf: bytearray, start: int, n: int) -> int | None:
+        done = min(n, self.room)
+        self.outward += buf[start : start + done]
+        self.room -= done
+        return done or None
+
+
+@pytest.fixture
+def uart(monkeypatch: pytest.MonkeyPatch) -> Iterator[UartDriver]:
+    machine = types.ModuleType("machine")
+    machine.UART = StandInUart  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "machine", machine)
+    StandInUart.made.clear()
+    driver = UartDriver(1, 115200, tx="GP4", rx="GP5")
+    driver.init()
+    yield driver
+    driver.deinit()
+
+
+def test_uart_is_opened_so_that_nothing_waits(uart: UartDriver) -> None:
+    (made,) = StandInUart.made
+    assert (made.number, made.baudrate) == (1, 115200)
+    assert made.settings["timeout"] == 0
+    assert made.settings["rxbuf"] == 1024
+    assert made.settings["tx"] == "GP4"
+
+
+@pytest.mark.parametrize(
+    ("baud", "size"), [(9600, 512), (115200, 1024), (921600, 8192), (3000000, 8192)]
+)
+def test_uart_ring_holds_fifty_milliseconds(baud: int, size: int) -> None:
+    assert rxbuf_bytes(baud) == size
+    assert size == 8192 or size >= baud / 10 * 0.05
+
+
+def test_uart_reads_what_is_there_and_no_more(uart: UartDriver) -> None:
+    (made,) = StandInUart.made
+    buf = bytearray(4)
+    assert uart.data_available() == 0
+    assert uart.read_some(buf) == 0
+    made.inward += b"abcdef"
+    assert uart.data_available() == 6
+    assert uart.read_some(buf) == 4
+    assert buf == b"abcd"
+    assert uart.read_some(buf) == 2
+    assert buf[:2] == b"ef"
+
+
+def test_uart_send_bytes_keeps_its_deadline(uart: UartDriver) -> None:
+    (made,) = StandInUart.made
+    data = bytearray(range(40))
+    assert uart.send_bytes(data, 10, timeout_ms=50) == 10
+    assert uart.send_bytes(data, 40, timeout_ms=5) == E_TIMEOUT
+    assert made.outward == bytes(range(10)) + bytes(range(6)), "what fitted went out, in order"
+
+
+def test_uart_recv_bytes_keeps_its_deadline(uart: UartDriver) -> None:
+    (made,) = StandInUart.made
+    buf = bytearray(8)
+    assert uart.recv_bytes(buf, timeout_ms=3) == E_TIMEOUT
+    made.inward += b"xyz"
+    assert uart.recv_bytes(buf, timeout_ms=3) == 3
+
+
+def test_uart_after_deinit_moves_nothing(uart: UartDriver) -> None:
+    uart.deinit()
+    assert not StandInUart.made[0].open
+    assert uart.data_available() == 0
+    assert uart.read_some(bytearray(4)) == 0
+    assert uart.write_some(bytearray(4), 0, 4) == 0
+    uart.deinit()
+
+
+class StdioEnds:
+    """A driver whose standard input and output are one end of a PTY."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import tty
+
+        self.far, self.near = os.openpty()
+        tty.setraw(self.near)
+        os.set_blocking(self.near, False)
+        for name, mode in (("stdin", "rb"), ("stdout", "wb")):
+            stream = types.SimpleNamespace(
+                buffer=io.FileIO(os.dup(self.far), mode), isatty=lambda: True
+            )
+            setattr(self, name, stream)
+            monkeypatch.setattr(sys, name, stream)
+        self.driver: RTOSDriver = StdioDriver()
+        monkeypatch.undo()
+        self.driver.init()
+
+    def close(self) -> None:
+        self.driver.deinit()
+        self.stdin.buffer.close()  # type: ignore[attr-defined]
+        self.stdout.buffer.close()  # type: ignore[attr-defined]
+        os.close(self.far)
+        if self.near >= 0:
+            os.close(self.near)
+
+
+@pytest.fixture
+def stdio(monkeypatch: pytest.MonkeyPatch) -> Iterator[StdioEnds]:
+    ends = StdioEnds(monkeypatch)
+    yield ends
+    ends.close()
+
+
+def test_stdio_moves_every_byte_value(stdio: StdioEnds) -> None:
+    every = bytes(range(256))
+    assert stdio.driver.write_some(bytearray(every), 0, 256) == 256
+    assert os.read(stdio.near, 512) == every
+    os.write(stdio.near, every)
+    buf = bytearray(300)
+    assert stdio.driver.read_some(buf) == 256
+    assert buf[:256] == every
+
+
+def test_stdio_does_not_wait_in_either_direction(stdio: StdioEnds) -> None:
+    assert stdio.driver.read_some(bytearray(16)) == 0
+    flood = bytearray(65536)
+    written = 0
+    while True:
+        n = stdio.driver.write_some(flood, 0, len(flood))
+        written += n
+        if n == 0:
+            break
+    assert 0 < written < 10 * len(flood), "nobody reads: the line fills up and takes no more"
+
+
+def test_stdio_notices_a_hang_up(stdio: StdioEnds) -> None:
+    assert not stdio.driver.hangup  # type: ignore[attr-defined]
+    os.close(stdio.near)
+    stdio.near = -1
+    assert stdio.driver.read_some(bytearray(16)) == 0
+    assert stdio.driver.hangup  # type: ignore[attr-defined]
