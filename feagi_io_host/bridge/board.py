@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from feagi_io_host.bridge.board_link import BoardLink, BridgeSignals
-from feagi_io_host.bridge.events import BoardDown, BoardLog, BoardProblem, BoardUp
+from feagi_io_host.bridge.board_link import BoardLink
+from feagi_io_host.bridge.events import BoardDown, BoardLog, BoardProblem, BoardUp, BridgeSignals
 from feagi_io_host.bridge.settings import AgentIds, LinkSettings
 from feagi_io_host.core.errors import ConfigError, StopTimeoutError
 from feagi_io_host.core.pool import BufferPool

@@ -16,16 +16,15 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
-from feagi_io_host.blocking.channels import BoundedChannel
-from feagi_io_host.blocking.worker import Worker
 from feagi_io_host.bridge.declaration import BoardDeclaration, parse_declaration
 from feagi_io_host.bridge.diagnosis import LineDiagnosis
-from feagi_io_host.bridge.events import BoardDown, BoardLog, BoardProblem, BoardUp
-from feagi_io_host.bridge.screening import Screen
-from feagi_io_host.bridge.settings import AgentIds, LinkSettings
+from feagi_io_host.bridge.events import BoardDown, BoardLog, BoardProblem, BoardUp, BridgeSignals
+from feagi_io_host.bridge.outbound import OutboundFrames
+from feagi_io_host.bridge.screening import Screen, ScreenCounters
+from feagi_io_host.bridge.settings import AgentIds, LinkCounters, LinkSettings
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.errors import (
     ClosedError,
@@ -33,17 +32,15 @@ from feagi_io_host.core.errors import (
     FeagiIOError,
     LinkVersionError,
     RemoteError,
-    StopTimeoutError,
 )
-from feagi_io_host.core.pool import BufferPool, SharedFBC
-from feagi_io_host.core.signal import FeagiSignal
+from feagi_io_host.core.pool import BufferPool
 from feagi_io_host.core.telemetry import LatencyHistogram
 from feagi_io_host.core.types import AgentDescriptor, StreamType
 from feagi_io_host.pns import PNS, AgentSession
 from feagi_io_host.transports.endpoint import LineTransport
 from feagi_wire.const import FBC_VERSION, STREAM_SENSORY
 from feagi_wire.container import StaticFBC
-from feagi_wire.errors import E_CAPACITY, E_FULL, END
+from feagi_wire.errors import END
 from feagi_wire.framing import CRC_BYTES, frame_bytes
 from feagi_wire.link import (
     BYE_REFUSED,
@@ -58,6 +55,7 @@ from feagi_wire.link import (
     EV_RTT,
     EV_UP,
     EV_VERSION,
+    LINK_HEADER,
     LINK_VERSION,
     STATE_NAMES,
     TICKS_MASK,
@@ -70,55 +68,16 @@ _log = logging.getLogger("feagi_io.bridge")
 
 TICKS_PER_MS: Final = 1000
 MANUFACTURER: Final = "feagi-io board"
-OUTBOUND: Final = (StreamType.MOTOR, StreamType.VISUALIZATION)
+# What a frame of 65535 bytes can carry, whatever its bytes are.
+LARGEST_CONTAINER: Final = 65000
 REOPEN_AFTER_S: Final = 10.0
 LOG_CHARS: Final = 200
 NO_BYE: Final = 0
 CLOSED: Final = "CLOSED"
 _PEER_COUNTERS: Final = ("sent", "received", "dropped", "crc_errors", "resyncs")
+_UNDECLARED: Final = "undeclared"
 _DELIMITERS: Final = memoryview(bytes(2))
-_FEEDER_STOP_S: Final = 1.0
-_SLOT_LOOK_S: Final = 1.0
 _OFFSET_SAMPLES: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class BridgeSignals:
-    """The signals of a bridge, shared by its links."""
-
-    board_up: FeagiSignal[BoardUp]
-    board_down: FeagiSignal[BoardDown]
-    board_log: FeagiSignal[BoardLog]
-    problem: FeagiSignal[BoardProblem]
-
-
-@dataclass(slots=True)
-class LinkCounters:
-    """Frames and sessions of one line since the bridge was started."""
-
-    openings: int = 0
-    sessions: int = 0
-    sensory: int = 0
-    sensory_damaged: int = 0
-    motor_sent: int = 0
-    motor_superseded: int = 0
-    motor_dropped: int = 0
-    visualization_sent: int = 0
-    visualization_dropped: int = 0
-    too_large: int = 0
-    unexpected: int = 0
-    logs: int = 0
-
-
-class _Session:
-    """What belongs to one attached agent and ends with it."""
-
-    def __init__(self, agent: AgentSession, declaration: BoardDeclaration, screen: Screen) -> None:
-        self.agent = agent
-        self.declaration = declaration
-        self.screen = screen
-        self.feeders: list[Worker] = []
-        self.warned = False
 
 
 class BoardLink:
@@ -151,14 +110,20 @@ class BoardLink:
         self._pool = pool
         self._clock = clock
         self._lock = threading.Lock()
-        self._slot_free = threading.Condition(self._lock)
         room = settings.max_container + CRC_BYTES
-        self._tx = bytearray(frame_bytes(65535 - 1024))
-        self._tx_view = memoryview(self._tx).toreadonly()
-        self._out = StaticFBC(bytearray(len(self._tx) - 1024))
+        tx = bytearray(frame_bytes(LARGEST_CONTAINER + LINK_HEADER))
+        self._tx_view = memoryview(tx).toreadonly()
+        self._outbound = OutboundFrames(
+            port,
+            self._lock,
+            self.counters,
+            largest=LARGEST_CONTAINER,
+            supersede_motor=settings.supersede_motor,
+            flush=self._flush,
+        )
         self._link = Link(
             True,
-            self._tx,
+            tx,
             StaticFBC(bytearray(room + (-room % 4))),
             TICKS_PER_MS,
             # Each run begins at another epoch: what a board still sends from a session with an
@@ -168,15 +133,14 @@ class BoardLink:
         self._link.beat_ms = settings.beat_ms
         self._link.lost_ms = settings.lost_ms
         self._link.motor_timeout_ms = settings.motor_timeout_ms
-        self._staged: dict[StreamType, SharedFBC | None] = dict.fromkeys(OUTBOUND)
         self._late_events = 0  # of ticks in other threads
-        self._too_large: tuple[StreamType, int] | None = None
         self._preamble = 0  # delimiters still to be sent before anything else
         self._discards = 0
         self._given_at = 0  # `_discards` when the last bytes were handed out
         self._declaration: BoardDeclaration | None = None
         self._refusal: FeagiDataError | None = None
-        self._session: _Session | None = None
+        self._session: AgentSession | None = None
+        self._screen: Screen | None = None  # of the session, or of the last one
         self._agent_id = bytes(48)
         self._is_open = False
         self._told: set[str] = set()
@@ -215,7 +179,7 @@ class BoardLink:
             # The board may still be in its session when the line comes back at once, but nobody
             # knows what was lost on the way: it starts anew.
             events = self._end_link(NO_BYE)
-        reason = "line closed" if error is None else str(error)
+        reason = "the line was closed" if error is None else "the line is gone"
         self._act(events | EV_DOWN, reason)
         self._ids.give_up(self.port)
         if error is not None:
@@ -268,10 +232,11 @@ class BoardLink:
             events = self._late_events | self._tick()
             self._late_events = 0
             session = self._session
+            too_large, self._outbound.too_large = self._outbound.too_large, None
         if events:
             self._act(events)
         if session is not None:
-            if session.agent.closed and self._session is session:
+            if session.closed and self._session is session:
                 with self._lock:
                     more = self._end_link(BYE_STOPPED)
                 self._act(more | EV_DOWN, "the PNS closed the agent's session")
@@ -286,8 +251,8 @@ class BoardLink:
             )
             if finding is not None:
                 self._report(*finding)
-        if self._too_large is not None:
-            self._report_too_large()
+        if too_large is not None:
+            self._report_too_large(*too_large)
         return self._idle_s
 
     def status(self) -> dict[str, Any]:
@@ -312,7 +277,9 @@ class BoardLink:
                     "motors": len(declaration.motors),
                 },
                 **asdict(self.counters),
-                "refused": None if session is None else asdict(session.screen.sensory),
+                "refused": asdict(
+                    ScreenCounters() if self._screen is None else self._screen.sensory
+                ),
                 "link": {
                     "sent": link.sent,
                     "received": link.received,
@@ -330,7 +297,7 @@ class BoardLink:
                     zip(_PEER_COUNTERS, link.peer_counters.tolist(), strict=True),
                     queued=link.peer_queue,
                 ),
-                "motor_queued": 0 if session is None else len(session.agent.motor),
+                "motor_queued": 0 if session is None else len(session.motor),
                 "rtt": self.rtt.snapshot(),
                 "clock_offset_ms": offset,
                 "last_problem": self._last_problem,
@@ -347,9 +314,8 @@ class BoardLink:
                 return _DELIMITERS[: self._preamble]
             if not link.pending():
                 self._late_events |= self._tick()
-                for stream in OUTBOUND:
-                    if not link.pending() and self._staged[stream] is not None:
-                        self._encode(stream)
+                if not link.pending():
+                    self._outbound.encode(link, self._ticks())
             return self._tx_view[link.tx_pos : link.tx_len]
 
     def bytes_written(self, count: int) -> None:
@@ -362,6 +328,9 @@ class BoardLink:
             # else the frame was discarded while it was being written; what stands in the buffer
             # now is another one
 
+    def _flush(self) -> None:
+        self.line.flush()
+
     # -- with the lock held ---------------------------------------------------------------------
 
     def _ticks(self) -> int:
@@ -373,7 +342,7 @@ class BoardLink:
             return 0
         session = self._session
         if session is not None:
-            link.queued = len(session.agent.motor)
+            link.queued = len(session.motor)
         busy = link.pending()
         events = link.tick(self._ticks())
         if busy and events & (EV_LOST | EV_DOWN):
@@ -408,40 +377,6 @@ class BoardLink:
         self._declaration = declaration
         self._agent_id = self._ids.claim(self.port, declaration.name, declaration.uid)
         link.agent_id[:] = self._agent_id
-
-    def _encode(self, stream: StreamType) -> None:
-        """Put the staged frame of `stream` into the out-buffer, or drop it and count why."""
-        fbc = self._staged[stream]
-        if fbc is None:
-            return
-        link = self._link
-        size = len(fbc)
-        rc = E_CAPACITY
-        if size <= len(self._out.buf):
-            self._out.buf[:size] = fbc.view
-            rc = link.send(stream.wire, self._out, size, self._ticks())
-        if rc == E_FULL:
-            return
-        self._staged[stream] = None
-        self._slot_free.notify_all()
-        fbc.release()
-        counters = self.counters
-        if rc > 0:
-            if stream is StreamType.MOTOR:
-                counters.motor_sent += 1
-            else:
-                counters.visualization_sent += 1
-            return
-        if rc == E_CAPACITY:
-            counters.too_large += 1
-            self._too_large = (stream, size)
-        self._count_dropped(stream)
-
-    def _count_dropped(self, stream: StreamType, frames: int = 1) -> None:
-        if stream is StreamType.MOTOR:
-            self.counters.motor_dropped += frames
-        else:
-            self.counters.visualization_dropped += frames
 
     # -- acting on events, in the line's thread, without the lock ---------------------------------
 
@@ -493,20 +428,16 @@ class BoardLink:
         _log.warning("%s", error, extra={"port": self.port})
         self._signals.problem.emit(BoardProblem(self.port, error))
 
-    def _report_too_large(self) -> None:
-        with self._lock:
-            found, self._too_large = self._too_large, None
-        if found is not None:
-            stream, size = found
-            most = min(self._link.peer_max or len(self._out.buf), len(self._out.buf))
-            self._report(
-                f"too large:{stream.value}",
-                RemoteError(
-                    f"{stream.value} frame of {size} bytes is too large for the board on "
-                    f"{self.port}, which takes containers of at most {most}; dropped and counted. "
-                    "Give its agent a larger max_fbc_size, or it fewer or smaller areas"
-                ),
-            )
+    def _report_too_large(self, stream: StreamType, size: int) -> None:
+        most = min(self._link.peer_max or LARGEST_CONTAINER, LARGEST_CONTAINER)
+        self._report(
+            f"too large:{stream.value}",
+            RemoteError(
+                f"{stream.value} frame of {size} bytes is too large for the board on "
+                f"{self.port}, which takes containers of at most {most}; dropped and counted. "
+                "Give its agent a larger max_fbc_size, or it fewer or smaller areas"
+            ),
+        )
 
     def _begin_session(self) -> None:
         declaration = self._declaration
@@ -532,15 +463,15 @@ class BoardLink:
                 self._end_link(BYE_STOPPED)
             self._report("pns", error)
             return
-        session = _Session(agent, declaration, Screen(declaration, self._pool))
+        screen = Screen(declaration, self._pool)
         self.counters.sessions += 1
         self._told.clear()
         with self._lock:
-            self._session = session
-        if declaration.motors:
-            self._feed(session, StreamType.MOTOR, agent.motor)
-        if declaration.visualization:
-            self._feed(session, StreamType.VISUALIZATION, agent.visualization)
+            self._screen = screen
+            self._session = agent
+        self._outbound.begin(
+            agent, screen, motor=bool(declaration.motors), shown=declaration.visualization
+        )
         _log.info("board %s is up on %s", declaration.name, self.port)
         self._signals.board_up.emit(BoardUp(self.port, agent_id, declaration))
 
@@ -549,31 +480,12 @@ class BoardLink:
             session, self._session = self._session, None
             if session is None:
                 return
-            for stream in OUTBOUND:
-                fbc = self._staged[stream]
-                if fbc is not None:
-                    self._staged[stream] = None
-                    fbc.release()
-                    self._count_dropped(stream)
-            self._slot_free.notify_all()
             link = self._link
             self._diagnosis.start(self._clock(), link.framer.frames, link.echoed)
             self._heard_s = self._clock()
-        # What is queued is dropped: a set-point of before the loss must not reach an actuator
-        # after it.
-        agent = session.agent
-        before = agent.motor.drops_by_reason().get("closed", 0)
-        agent.close(reason)
-        queued = agent.motor.drops_by_reason().get("closed", 0) - before
-        with self._lock:
-            self._count_dropped(StreamType.MOTOR, queued)
-        for feeder in session.feeders:
-            try:
-                feeder.stop(_FEEDER_STOP_S)
-            except StopTimeoutError as error:
-                _log.error("%s", error)
-        _log.info("board %s on %s is down: %s", session.declaration.name, self.port, reason)
-        self._signals.board_down.emit(BoardDown(self.port, agent.agent_id, reason))
+        self._outbound.end(session, reason)
+        _log.info("board %s on %s is down: %s", session.descriptor.agent_name, self.port, reason)
+        self._signals.board_down.emit(BoardDown(self.port, session.agent_id, reason))
 
     def _on_rtt(self) -> None:
         link = self._link
@@ -593,118 +505,46 @@ class BoardLink:
         text = bytes(link.rx.buf[start:end]).decode("utf-8", "replace")
         # whatever a board sends ends up on somebody's terminal
         text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-        self._signals.board_log.emit(
-            BoardLog(self.port, session.agent.agent_id, level, text[:LOG_CHARS])
-        )
+        self._signals.board_log.emit(BoardLog(self.port, session.agent_id, level, text[:LOG_CHARS]))
 
     def _on_data(self) -> None:
-        session = self._session
+        session, screen = self._session, self._screen
         link = self._link
-        if session is None or link.stream != STREAM_SENSORY:
+        if session is None or screen is None or link.stream != STREAM_SENSORY:
             self.counters.unexpected += 1
             return
         self.counters.sensory += 1
         try:
-            fbc = session.screen.take_sensory(memoryview(link.rx.buf)[: link.length])
+            fbc = screen.take_sensory(memoryview(link.rx.buf)[: link.length])
         except FeagiDataError as error:
             self.counters.sensory_damaged += 1
             self._report("sensory", error)
             return
-        refused = session.screen.sensory
-        if not session.warned and (
-            refused.voxels_refused or refused.areas_refused or refused.frames_refused
-        ):
-            session.warned = True
-            self._report_refused(session)
+        refused = screen.sensory
+        if refused.voxels_refused or refused.areas_refused or refused.frames_refused:
+            self._report_refused(refused)
         if fbc is None:
             return
         with fbc:
             try:
-                session.agent.submit_sensory(fbc)
+                session.submit_sensory(fbc)
             except ClosedError:
                 _log.debug("%s: sensory frame for a session that was closed", self.port)
 
-    def _report_refused(self, session: _Session) -> None:
-        refused = session.screen.sensory
+    def _report_refused(self, refused: ScreenCounters) -> None:
+        declaration = self._declaration
+        if declaration is None or _UNDECLARED in self._told:
+            return
         declared = ", ".join(
             f"{bytes(unit.cortical_id)!r} {unit.channels} channels x {unit.resolution}"
-            for unit in session.declaration.sensors
+            for unit in declaration.sensors
         )
         self._report(
-            "undeclared",
+            _UNDECLARED,
             RemoteError(
-                f"board {session.declaration.name} on {self.port} sends what it has not declared "
+                f"board {declaration.name} on {self.port} sends what it has not declared "
                 f"({refused.areas_refused} areas, {refused.voxels_refused} voxels so far, dropped "
                 f"and counted); declared: {declared or 'no sensor'}. Declare the sensor with the "
                 "channels and resolution it uses"
             ),
         )
-
-    # -- outbound frames, each stream in a thread of its own --------------------------------------
-
-    def _feed(
-        self, session: _Session, stream: StreamType, channel: BoundedChannel[SharedFBC]
-    ) -> None:
-        feeder = Worker(
-            f"feagi-io-board-{stream.value} {self.port}",
-            lambda stopping: self._feed_until_closed(session, stream, channel),
-            wake=channel.close,
-        )
-        session.feeders.append(feeder)
-        feeder.start()
-
-    def _feed_until_closed(
-        self, session: _Session, stream: StreamType, channel: BoundedChannel[SharedFBC]
-    ) -> None:
-        supersede = stream is StreamType.MOTOR and self._settings.supersede_motor
-        while True:
-            if not supersede and not self._wait_for_slot(session, stream):
-                return
-            try:
-                fbc = channel.get(None)
-            except ClosedError:
-                return
-            if fbc is None:
-                continue
-            if stream is StreamType.MOTOR:
-                passed = self._cut(session, fbc)
-                if passed is None:
-                    continue
-                fbc = passed
-            if not self._stage(session, stream, fbc):
-                return
-            self.line.flush()
-
-    def _cut(self, session: _Session, fbc: SharedFBC) -> SharedFBC | None:
-        """The part of a motor frame that the board has declared; takes over the lease of `fbc`."""
-        with fbc:
-            try:
-                passed = session.screen.cut_motor(fbc)
-            except FeagiDataError as error:
-                _log.debug("%s: motor frame that does not verify: %s", self.port, error)
-                passed = None
-        if passed is None:
-            with self._lock:
-                self._count_dropped(StreamType.MOTOR)
-        return passed
-
-    def _wait_for_slot(self, session: _Session, stream: StreamType) -> bool:
-        """Wait until the staged frame of `stream` was taken; False when the session is over."""
-        with self._lock:
-            while self._session is session and self._staged[stream] is not None:
-                # woken by each frame taken and by the session's end
-                self._slot_free.wait(_SLOT_LOOK_S)
-            return self._session is session
-
-    def _stage(self, session: _Session, stream: StreamType, fbc: SharedFBC) -> bool:
-        """Make `fbc` the next frame of `stream`; False (and it is dropped) after the session."""
-        with self._lock:
-            if self._session is not session:
-                self._count_dropped(stream)
-                fbc.release()
-                return False
-            old, self._staged[stream] = self._staged[stream], fbc
-            if old is not None:
-                self.counters.motor_superseded += 1
-                old.release()
-            return True

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from feagi_io_host.bridge.declaration import BoardDeclaration
 from feagi_io_host.core.errors import FeagiDataError, FeagiIOError
+from feagi_io_host.core.signal import FeagiSignal
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +44,13 @@ class BoardProblem:
 
     port: str
     error: FeagiIOError | FeagiDataError
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeSignals:
+    """The signals of a bridge, shared by its links."""
+
+    board_up: FeagiSignal[BoardUp]
+    board_down: FeagiSignal[BoardDown]
+    board_log: FeagiSignal[BoardLog]
+    problem: FeagiSignal[BoardProblem]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a board's session, and what the boards of one bridge share."""
+"""Settings of a board's session, the counters of its line, and who is who."""
 
 from __future__ import annotations
 
@@ -45,6 +45,24 @@ class LinkSettings:
             raise ConfigError(f"motor_timeout_ms is {self.motor_timeout_ms}, not 1 to {_MOST_MS}")
         if not 256 <= self.max_container <= 65000:
             raise ConfigError(f"max_container is {self.max_container}, not 256 to 65000 bytes")
+
+
+@dataclass(slots=True)
+class LinkCounters:
+    """Frames and sessions of one line since the bridge was started."""
+
+    openings: int = 0
+    sessions: int = 0
+    sensory: int = 0
+    sensory_damaged: int = 0
+    motor_sent: int = 0
+    motor_superseded: int = 0
+    motor_dropped: int = 0
+    visualization_sent: int = 0
+    visualization_dropped: int = 0
+    too_large: int = 0
+    unexpected: int = 0
+    logs: int = 0
 
 
 class AgentIds:

@@ -91,6 +91,37 @@ def demo(
     raise typer.Exit(0 if result.upright else FAILED)
 
 
+@app.command()
+def bridge(
+    port: Annotated[list[str], typer.Option(help="A board's port; may be given several times.")],
+    baud: Annotated[int, typer.Option(min=300, help="Of UARTs; USB boards ignore it.")] = 115200,
+    reset: Annotated[bool, typer.Option("--reset", help="Pulse DTR at the first opening.")] = False,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="End after so long instead of at Ctrl-C.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Talk to boards and show what they say and sense: a line per second and board.
+
+    No brain is attached: motors stay fail-safe. Exit status 0 when every board was connected at
+    the end, 1 when one was not.
+    """
+    import threading
+
+    with _named_errors():
+        from feagi_io_host.cli.monitor import BridgeMonitor
+
+        stop = threading.Event()
+        monitor = BridgeMonitor(
+            port, baud=baud, reset=reset, say=lambda text: typer.echo(text, err=json_output)
+        )
+        with _stops_on_signal(stop):
+            status = monitor.run(stop, seconds, quiet=json_output)
+    if json_output:
+        typer.echo(json.dumps(status))
+    raise typer.Exit(0 if all(line["state"] == "CONNECTED" for line in status) else FAILED)
+
+
 @bench_app.command()
 def codec(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, rougher figures.")] = False,
@@ -113,6 +144,7 @@ def _print_rows(rows: list[Any], json_output: bool) -> None:
 def emulate(
     program: Annotated[str, typer.Argument(help="A board program: a .py file or a module.")],
     port: Annotated[str, typer.Option(help="Where its serial port shall appear.")] = "./board",
+    json_output: JsonOption = False,
 ) -> None:
     """Run a board program on MicroPython's Unix port, with a serial port to talk to it.
 
@@ -126,13 +158,18 @@ def emulate(
         stop = threading.Event()
         with UnixBoard(program, path=port) as board, _stops_on_signal(stop):
             board.start()
-            typer.echo(f"board runs {program}; its port is {port}. Ctrl-C ends it.")
+            if json_output:
+                typer.echo(json.dumps({"program": program, "port": port, "pid": board.pid}))
+            else:
+                typer.echo(f"board runs {program}; its port is {port}. Ctrl-C ends it.")
             while not stop.wait(0.2):
                 if not board.running:
                     words = board.last_words()
                     if board.exit_status != 0 and words:
                         typer.echo(words, err=True)
-                    typer.echo(f"board ended with status {board.exit_status}; started again")
+                    typer.echo(
+                        f"board ended with status {board.exit_status}; started again", err=True
+                    )
                     if stop.wait(1.0):
                         break
                     board.start()

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`feagi-io bridge`: boards on their ports, watched without a brain."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from feagi_io_host.bridge import BoardBridge, BoardDown, BoardLog, BoardProblem, BoardUp
+from feagi_io_host.core.container import FeagiByteContainer
+from feagi_io_host.core.events import SensoryData
+from feagi_io_host.core.types import CorticalID, FeagiByteStructureType
+from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels
+from feagi_io_host.pns import PNS
+
+_SHOWN_VOXELS = 6
+
+
+def sensed_text(container: FeagiByteContainer) -> str:
+    """The areas of a sensory frame in a few words: id, then x:z of the first voxels."""
+    voxels = container.try_create_struct_from_first_found_struct_of_type(
+        FeagiByteStructureType.NEURON_CATEGORICAL_XYZP
+    )
+    if not isinstance(voxels, CorticalMappedXYZPNeuronVoxels):
+        return "no voxels"
+    words = []
+    for cortical_id, arrays in voxels:
+        x, _, z, _ = arrays.borrow_xyzp_vectors()
+        shown = " ".join(
+            f"{a}:{b}" for a, b in zip(x[:_SHOWN_VOXELS], z[:_SHOWN_VOXELS], strict=True)
+        )
+        more = len(x) - _SHOWN_VOXELS
+        words.append(f"{area_text(cortical_id)} {shown}" + (f" +{more}" if more > 0 else ""))
+    return ", ".join(words)
+
+
+def area_text(cortical_id: CorticalID) -> str:
+    """Unit code and group of an input or output area, the raw bytes of others."""
+    raw = cortical_id.as_bytes()
+    if cortical_id.is_input or cortical_id.is_output:
+        return f"{raw[:4].decode('ascii', 'replace')}{int.from_bytes(raw[6:8], 'little')}"
+    return repr(raw)[2:-1]
+
+
+class BridgeMonitor:
+    """A PNS and a bridge, and a line for everything that happens on them."""
+
+    def __init__(
+        self, ports: Iterable[str], *, baud: int, reset: bool, say: Callable[[str], None]
+    ) -> None:
+        self._say = say
+        self._pns = PNS()
+        self._bridge = BoardBridge(self._pns, ports, baud=baud, reset=reset)
+        self._newest: dict[bytes, str] = {}
+        self._pns.sensory_data_received.connect(self._on_sensory)
+        self._bridge.board_up.connect(self._on_up)
+        self._bridge.board_down.connect(self._on_down)
+        self._bridge.board_log.connect(self._on_log)
+        self._bridge.problem.connect(self._on_problem)
+
+    def run(
+        self, stop: threading.Event, seconds: float | None, *, quiet: bool
+    ) -> list[dict[str, Any]]:
+        """Watch until `stop` or for `seconds`; the bridge's status as it was at the end."""
+        until_s = None if seconds is None else time.monotonic() + seconds
+        with self._pns, self._bridge:
+            while True:
+                pause_s = 1.0 if until_s is None else min(1.0, until_s - time.monotonic())
+                if pause_s <= 0.0 or stop.wait(pause_s):
+                    return self._bridge.status()
+                if not quiet:
+                    for line in self._bridge.status():
+                        self._say(self._line(line))
+
+    def _line(self, status: dict[str, Any]) -> str:
+        board = status["board"]
+        if board is None:
+            return f"{status['port']}: {status['state']}, no board heard of yet"
+        link, rtt = status["link"], status["rtt"]
+        return (
+            f"{status['port']}: {board['name']} {status['state']}  "
+            f"sensory {status['sensory']}  lost {link['lost']}  CRC {link['crc_errors']}  "
+            f"RTT {rtt['p50_ms']:.1f}/{rtt['p99_ms']:.1f} ms  "
+            f"{self._newest.get(bytes.fromhex(board['agent_id']), '')}"
+        )
+
+    def _on_sensory(self, data: SensoryData) -> None:
+        self._newest[data.agent_id] = sensed_text(data.fbc.container)
+
+    def _on_up(self, event: BoardUp) -> None:
+        board = event.declaration
+        units = [
+            f"{area_text(unit.cortical_id)} ({unit.channels} channels, {unit.resolution} levels)"
+            for unit in (*board.sensors, *board.motors)
+        ]
+        self._say(f"{event.port}: {board.name} up, {board.firmware}: {', '.join(units)}")
+
+    def _on_down(self, event: BoardDown) -> None:
+        self._say(f"{event.port}: down: {event.reason}")
+
+    def _on_log(self, event: BoardLog) -> None:
+        self._say(f"{event.port}: board says: {event.text}")
+
+    def _on_problem(self, event: BoardProblem) -> None:
+        self._say(f"{event.port}: {event.error}")
