@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A rover: one eye, two wheels, on MicroPython."""
+
 import time
 
 from feagi_io_mcu import Agent, StdioDriver  # on a Pico: UartDriver

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A brain for the rover: its wheels follow the light. Argument: the board's port."""
+
 import sys
 
 from feagi_io_host import PNS, BoardBridge, CorticalID, Reflex, ReflexEngine, linear_weights

@@ -138,7 +138,7 @@ class Agent:
         self.on_failsafe = on_failsafe
         self.on_motor: "Callable[[], None] | None" = None
         self.frames_sent = 0
-        self.frames_late = 0  # sensor frames that found the line still busy: the next is newer
+        self.frames_late = 0  # steps in which a frame was due and the line still busy
         self._watchdog = watchdog
         self._max_fbc_size = max_fbc_size
         self._pool_size = pool_size

@@ -156,12 +156,14 @@ def _within(arrays: NeuronVoxelXYZPArrays, unit: UnitDeclaration) -> NeuronVoxel
     if not len(arrays):
         return arrays
     x, y, z, p = arrays.borrow_xyzp_vectors()
+    # a signed sensor writes positive values to x = 2c and negative ones to 2c + 1
+    width = 2 * unit.channels if unit.signed else unit.channels
     if (
-        x.max() < unit.channels
+        x.max() < width
         and z.max() < unit.resolution
         and not y.any()
         and np.isfinite(p).all()
     ):
         return arrays
-    good = (x < unit.channels) & (y == 0) & (z < unit.resolution) & np.isfinite(p)
+    good = (x < width) & (y == 0) & (z < unit.resolution) & np.isfinite(p)
     return NeuronVoxelXYZPArrays.new_from_numpy(x[good], y[good], z[good], p[good])
