@@ -31,6 +31,7 @@ from feagi_io_host.core.errors import (
     FeagiDataError,
     FeagiIOError,
     LinkVersionError,
+    PortPermissionError,
     RemoteError,
 )
 from feagi_io_host.core.pool import BufferPool
@@ -71,6 +72,7 @@ MANUFACTURER: Final = "feagi-io board"
 # What a frame of 65535 bytes can carry, whatever its bytes are.
 LARGEST_CONTAINER: Final = 65000
 REOPEN_AFTER_S: Final = 10.0
+UDEV_S: Final = 1.0
 LOG_CHARS: Final = 200
 NO_BYE: Final = 0
 CLOSED: Final = "CLOSED"
@@ -144,6 +146,7 @@ class BoardLink:
         self._agent_id = bytes(48)
         self._is_open = False
         self._told: set[str] = set()
+        self._forbidden_since_s: float | None = None
         self._last_problem = ""
         self._heard_s = 0.0
         self._good_frames = 0
@@ -166,10 +169,20 @@ class BoardLink:
             link.framer.set_rx(link.rx.buf)  # and here a half received one is forgotten
             self._diagnosis.start(now_s, link.framer.frames, link.echoed)
             self._heard_s = now_s
+        self._forbidden_since_s = None
         self._told -= {name for name in self._told if name.startswith("port:")}
 
     def line_failed(self, error: FeagiIOError) -> None:
         """See LineParty."""
+        if isinstance(error, PortPermissionError):
+            # A port that has just been plugged in belongs to root until udev has been there.
+            now_s = self._clock()
+            if self._forbidden_since_s is None:
+                self._forbidden_since_s = now_s
+            if now_s - self._forbidden_since_s < UDEV_S:
+                return
+        else:
+            self._forbidden_since_s = None
         self._report(f"port:{type(error).__name__}", error)
 
     def line_closed(self, error: FeagiIOError | None) -> None:

@@ -49,7 +49,10 @@ _FIELDS: Final[Mapping[str, tuple[int, int]]] = {
 
 @dataclass(frozen=True, slots=True)
 class UnitDeclaration:
-    """One unit: its cortical area holds voxels x < channels, y = 0, z < resolution."""
+    """One unit: its cortical area holds voxels x < channels, y = 0, z < resolution.
+
+    A signed sensor may use two columns a channel, one for either sign: x < 2 * channels.
+    """
 
     cortical_id: CorticalID
     channels: int

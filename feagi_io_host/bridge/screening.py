@@ -7,8 +7,10 @@ passes in a new frame; what was taken out is counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -17,6 +19,9 @@ from feagi_io_host.core.container import FeagiByteContainer
 from feagi_io_host.core.pool import BufferPool, SharedFBC
 from feagi_io_host.core.types import CorticalID
 from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels, NeuronVoxelXYZPArrays
+
+# Up to so many voxels, lists are quicker to look through than arrays.
+_FEW: Final = 64
 
 
 @dataclass(slots=True)
@@ -43,9 +48,10 @@ class Screen:
     def take_sensory(self, data: memoryview) -> SharedFBC | None:
         """A board's frame as a leased container, or None when nothing of it may pass.
 
-        Refused are areas that are no declared sensor, voxels with x at or beyond the channels,
-        y other than 0 or z at or beyond the resolution, and potentials that are no finite
-        number. Raises the FeagiDataError of a container that does not verify.
+        Refused are areas that are no declared sensor, voxels with x at or beyond the channels
+        (twice the channels where values are signed), y other than 0 or z at or beyond the
+        resolution, and potentials that are no finite number. Raises the FeagiDataError of a
+        container that does not verify.
         """
         container = self._pool.acquire()
         try:
@@ -155,15 +161,21 @@ def _within(arrays: NeuronVoxelXYZPArrays, unit: UnitDeclaration) -> NeuronVoxel
     """The voxels inside the unit's area: the same object when all are."""
     if not len(arrays):
         return arrays
-    x, y, z, p = arrays.borrow_xyzp_vectors()
-    # a signed sensor writes positive values to x = 2c and negative ones to 2c + 1
+    # A signed unit may code each channel in two columns, one for either sign.
     width = 2 * unit.channels if unit.signed else unit.channels
-    if (
-        x.max() < width
-        and z.max() < unit.resolution
-        and not y.any()
-        and np.isfinite(p).all()
-    ):
+    x, y, z, p = arrays.borrow_xyzp_vectors()
+    if len(arrays) <= _FEW:
+        inside = (
+            max(x.tolist()) < width
+            and max(z.tolist()) < unit.resolution
+            and not any(y.tolist())
+            and all(map(math.isfinite, p.tolist()))
+        )
+    else:
+        inside = bool(
+            x.max() < width and z.max() < unit.resolution and not y.any() and np.isfinite(p).all()
+        )
+    if inside:
         return arrays
     good = (x < width) & (y == 0) & (z < unit.resolution) & np.isfinite(p)
     return NeuronVoxelXYZPArrays.new_from_numpy(x[good], y[good], z[good], p[good])

@@ -72,6 +72,17 @@ class SerialPort:
             self._open_socket()
         else:
             self._open_device()
+        try:
+            self._prepare_waiting()
+            if self.reset:
+                self.pulse_reset()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):  # out of descriptors, say
+                raise open_error(self.address, error) from None
+            raise
+
+    def _prepare_waiting(self) -> None:
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_r.setblocking(False)
         self._wake_w.setblocking(False)
@@ -80,12 +91,6 @@ class SerialPort:
         self._selector.register(self._fd, selectors.EVENT_READ)
         self._watching = selectors.EVENT_READ
         self._closing = False
-        if self.reset:
-            try:
-                self.pulse_reset()
-            except BaseException:
-                self.close()
-                raise
 
     def _open_socket(self) -> None:
         try:
