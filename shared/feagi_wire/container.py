@@ -16,7 +16,7 @@ allocating); put_arrays and read_arrays carry the full u32 range.
 from array import array
 from struct import pack_into
 
-from .const import FBC_VERSION, HEADER_BYTES, JSON_MAX_DEPTH, SMALL_INT_MAX, STRUCT_JSON
+from .const import FBC_VERSION, HEADER_BYTES, SMALL_INT_MAX, STRUCT_JSON
 from .cortical_id import id_is_valid
 from .errors import (
     E_CAPACITY,
@@ -60,10 +60,11 @@ class StaticFBC:
         self._announced = 0
         self._ended = 0
         self._at = 0
-        self._n = -1
+        self._room = -1
         self._k = 0
         self._bx = self._by = self._bz = self._bp = 0
-        # reader: structs, next struct and its offset, current area record, data and struct
+        # reader: structs, next struct and its offset, current area record, data, voxels, struct
+        self._n = -1
         self._structs = 0
         self._next = 0
         self._next_at = 0
@@ -74,7 +75,8 @@ class StaticFBC:
         self._voxel = array("i", [0, 0, 0, 0])
         # byte views of the arrays last handed to put_arrays and read_arrays
         self._given: "list[object]" = [None, None, None, None]
-        self._given_bytes = [self._h, self._h, self._h, self._h]
+        self._given_halves = [self._h, self._h, self._h, self._h]
+        self._given_size = [0, 0, 0, 0]  # in halves: a typed window has no len() on a board
         self._taken: "list[object]" = [None, None, None, None]
         self._taken_bytes = [self._h, self._h, self._h, self._h]
 
@@ -82,12 +84,11 @@ class StaticFBC:
 
     def begin(self, counter: int, areas: int, agent_id: "bytes | None" = None) -> int:
         """Open a container of `areas` areas. `agent_id`: 48 bytes, None for all zero."""
+        self._forget()
         if areas < 0 or areas > 65535:
             return E_RANGE
         at = _RECORDS + 16 * areas
         if at > self.capacity:
-            self._announced = 0
-            self._n = -1
             return E_CAPACITY
         if agent_id is None:
             agent_id = _NO_AGENT
@@ -96,16 +97,13 @@ class StaticFBC:
         counter &= 0xFFFF
         pack_into("<BHB48sIBBH", self.buf, 0, FBC_VERSION, counter, 1, agent_id, 0, 11, 1, areas)
         self.counter = counter
-        self.length = 0
         self._announced = areas
-        self._ended = 0
-        self._n = -1
         self._at = at
         return OK
 
     def begin_area(self, cortical_id: "bytes | bytearray", n: int) -> int:
         """Open an area of at most `n` voxels; fewer may be written."""
-        if self._n >= 0 or self._ended >= self._announced:
+        if self._room >= 0 or self._ended >= self._announced:
             return E_STATE
         if n < 0:
             return E_RANGE
@@ -116,7 +114,7 @@ class StaticFBC:
         if n > (self.capacity - at) >> 4:
             return E_CAPACITY
         pack_into("<8sII", self.buf, _RECORDS + 16 * self._ended, cortical_id, at - _STRUCT, 16 * n)
-        self._n = n
+        self._room = n
         self._k = 0
         at >>= 2
         self._bx = at
@@ -135,7 +133,7 @@ class StaticFBC:
 
     def put(self, i: int, x: int, y: int, z: int, p: float) -> int:
         """Write voxel `i` (at most one beyond the last written). OK, E_FULL or E_RANGE."""
-        if i < 0 or i >= self._n or i > self._k:
+        if i < 0 or i >= self._room or i > self._k:
             return E_FULL
         if x < 0 or y < 0 or z < 0 or x > SMALL_INT_MAX or y > SMALL_INT_MAX or z > SMALL_INT_MAX:
             return E_RANGE
@@ -162,15 +160,16 @@ class StaticFBC:
         allocate nothing. OK, E_FULL, or E_RANGE when an array holds fewer than n items.
         """
         k = self._k
-        if n < 0 or k + n > self._n:
+        if n < 0 or k + n > self._room:
             return E_FULL
-        self._remember(0, xs, "H")
-        self._remember(1, ys, "H")
-        self._remember(2, zs, "H")
-        self._remember(3, ps, "H")
-        v = self._given_bytes
+        self._remember(0, xs)
+        self._remember(1, ys)
+        self._remember(2, zs)
+        self._remember(3, ps)
+        v = self._given_halves
+        size = self._given_size
         n2 = n + n
-        if len(v[0]) < n2 or len(v[1]) < n2 or len(v[2]) < n2 or len(v[3]) < n2:
+        if size[0] < n2 or size[1] < n2 or size[2] < n2 or size[3] < n2:
             return E_RANGE
         h = self._h
         copy16(h, (self._bx + k) * 2, v[0], 0, n2)
@@ -182,7 +181,7 @@ class StaticFBC:
 
     def end_area(self) -> int:
         """Close the open area; closes the gaps when fewer voxels came than were announced."""
-        n = self._n
+        n = self._room
         if n < 0:
             return E_STATE
         k = self._k
@@ -198,16 +197,29 @@ class StaticFBC:
             self._i[(_RECORDS + 12 + 16 * self._ended) >> 2] = 16 * k
         self._ended += 1
         self._at += 16 * k
-        self._n = -1
+        self._room = -1
         return OK
 
     def end(self) -> int:
         """Close the container: its length in bytes, or E_STATE while areas are missing or open."""
-        if self._ended != self._announced or self._n >= 0 or self._at == 0:
+        if self._ended != self._announced or self._room >= 0 or self._at == 0:
             return E_STATE
         self._i[HEADER_BYTES >> 2] = self._at - _STRUCT
         self.length = self._at
         return self._at
+
+    def _forget(self) -> None:
+        # a reader's offsets must not outlive its bytes, nor a writer's: kernels check no bounds
+        self.length = 0
+        self._announced = 0
+        self._ended = 0
+        self._at = 0
+        self._room = -1
+        self._k = 0
+        self._n = -1
+        self._structs = 0
+        self._next = 0
+        self._left = 0
 
     # -- reader -----------------------------------------------------------------------------
 
@@ -216,12 +228,7 @@ class StaticFBC:
 
         After OK every offset can be trusted. Texts of JSON structs are checked by `json_value`.
         """
-        self._structs = 0
-        self._next = 0
-        self._left = 0
-        self._n = -1
-        self._announced = 0
-        self.length = 0
+        self._forget()
         b = self.buf
         if length > self.capacity and length > len(b):
             return E_CAPACITY
@@ -376,11 +383,12 @@ class StaticFBC:
         copy8(v[3], 0, b, o + n4, n4)
         return n
 
-    def scan_q16(self, lo: "memoryview", hi: "memoryview", size: int) -> int:
+    def scan_q16(self, lo: "array[int]", hi: "array[int]", size: int) -> int:
         """Spread the current area's potentials over x: lo[x], hi[x] = halves of Q16.16.
 
-        `lo` and `hi`: 'H' views (views.view) of at least `size` items. Returns the voxels taken;
-        those with x >= size are passed over. E_CAPACITY when a plane is shorter than `size`.
+        `lo` and `hi`: array('H') of at least `size` items. Returns the voxels taken; those with
+        x >= size are passed over. E_CAPACITY when a plane is shorter than `size`, E_STATE without
+        a current area.
         """
         if self._n < 0:
             return E_STATE
@@ -391,8 +399,8 @@ class StaticFBC:
     def json_value(self, index: int) -> object:
         """The value of struct `index`, which must be JSON. Allocates; for control, not for data.
 
-        Raises FeagiWireError: E_TYPE for no such struct or another type, E_CORRUPT for text that
-        is not UTF-8 JSON, goes deeper than 127 levels or holds what JSON has no word for.
+        Raises FeagiWireError: E_TYPE for no such struct or another type, and those of
+        `json_text.json_text_value`.
         """
         if index < 0 or index >= self._structs:
             check(E_TYPE)
@@ -403,53 +411,21 @@ class StaticFBC:
         size = u32(b, HEADER_BYTES + 4 * index)
         if b[o] != STRUCT_JSON:
             check(E_TYPE)
+        # loaded here: few boards ever read JSON
+        from .json_text import json_text_value
+
         return json_text_value(bytes(memoryview(b)[o + 2 : o + size]))
 
     # -- windows onto the arrays a caller brings ----------------------------------------------
 
-    def _remember(self, slot: int, buf: "array[int] | array[float] | bytearray", kind: str) -> None:
+    def _remember(self, slot: int, buf: "array[int] | array[float] | bytearray") -> None:
         if self._given[slot] is not buf:
-            n = len(buf) * item_bytes(buf)
-            self._given_bytes[slot] = view(buf, kind, n >> 1)
+            n = len(buf) * item_bytes(buf) >> 1
+            self._given_halves[slot] = view(buf, "H", n)
+            self._given_size[slot] = n
             self._given[slot] = buf
 
     def _window(self, slot: int, buf: "array[int] | array[float] | bytearray") -> None:
         if self._taken[slot] is not buf:
             self._taken_bytes[slot] = view(buf, "B", len(buf) * item_bytes(buf))
             self._taken[slot] = buf
-
-
-def _not_json(_word: str) -> None:
-    raise ValueError("JSON has no such number")
-
-
-def json_text_value(text: bytes) -> object:
-    """What `text` (UTF-8 JSON) says; FeagiWireError(E_CORRUPT) where serde_json would refuse it."""
-    import json
-
-    depth = 0
-    quoted = escaped = False
-    for c in text:
-        if escaped:
-            escaped = False
-        elif quoted:
-            if c == 92:
-                escaped = True
-            elif c == 34:
-                quoted = False
-        elif c == 34:
-            quoted = True
-        elif c == 91 or c == 123:
-            depth += 1
-            if depth > JSON_MAX_DEPTH:
-                check(E_CORRUPT)
-        elif c == 93 or c == 125:
-            depth -= 1
-    try:
-        word = str(text, "utf-8")
-        try:
-            return json.loads(word, parse_constant=_not_json)
-        except TypeError:  # MicroPython: no keyword, and no NaN either
-            return json.loads(word)
-    except (ValueError, UnicodeError):
-        return check(E_CORRUPT)

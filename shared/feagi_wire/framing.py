@@ -8,7 +8,7 @@ damaged delimiter costs one frame instead of two.
 
 from array import array
 
-from .errors import E_CAPACITY, E_CRC, E_STATE, END
+from .errors import E_CAPACITY, E_CRC, E_RANGE, E_STATE, END
 from .kernels import cobs_decode, cobs_encode, crc32_update
 from .views import view
 
@@ -44,8 +44,8 @@ class Framer:
     """
 
     def __init__(self, tx: bytearray, rx: bytearray, rx_start: int = 0) -> None:
-        if len(tx) > 65535 or len(rx) > 65535:
-            raise ValueError("framer: buffers of at most 65535 bytes")
+        if len(tx) > 65535:
+            raise ValueError("framer: tx of %d bytes, at most 65535" % len(tx))
         self.tx = tx
         self.rx = rx
         self.rx_start = rx_start
@@ -58,11 +58,16 @@ class Framer:
         self._state = array("H", bytes(18))
         self._st = view(self._state, "H", 9)
         self._crc = bytearray(4)
-        self._room = 0
+        self._room = -1
         self.set_rx(rx)
 
     def set_rx(self, rx: bytearray) -> None:
-        """Decode into another buffer from the next frame on. Drops a frame half received."""
+        """Decode into another buffer from the next frame on. Drops a frame half received.
+
+        ValueError for more than 65535 bytes.
+        """
+        if len(rx) > 65535:
+            raise ValueError("framer: rx of %d bytes, at most 65535" % len(rx))
         self.rx = rx
         st = self._st
         st[4] = self.rx_start
@@ -84,9 +89,19 @@ class Framer:
         self._room = len(self.tx) - 3 - CRC_BYTES
 
     def add(self, buf: "bytes | bytearray | memoryview", start: int, n: int) -> int:
-        """Stuff n payload bytes. E_CAPACITY when tx could not hold the whole frame."""
+        """Stuff buf[start:start+n] as payload.
+
+        E_CAPACITY when tx could not hold the whole frame, E_RANGE when buf is shorter than that
+        (a kernel on a board checks no bounds), E_STATE without `begin` or after a failed add.
+        """
         room = self._room - n
-        if n < 0 or room - (len(self.tx) - room) // 254 - 1 < 0:
+        if self._room < 0:
+            return E_STATE
+        if start < 0 or n < 0 or start + n > len(buf):
+            self._room = -1
+            return E_RANGE
+        # besides the bytes counted so far, COBS takes one for each 254
+        if room < (len(self.tx) - 3 - room) // 254:
             self._room = -1
             return E_CAPACITY
         self._room = room
@@ -128,6 +143,8 @@ class Framer:
         END: all of the chunk is used. E_CRC or E_CAPACITY: one damaged or oversize frame was
         dropped and counted; call again from `index`.
         """
+        if n > len(chunk):
+            n = len(chunk)  # a kernel on a board checks no bounds
         st = self._st
         i = start
         while True:

@@ -110,6 +110,10 @@ BYE_VERSION = 2
 BYE_REFUSED = 3
 
 MAX_HELLO_MS = 2000
+_HELLO_BYTES = 6  # before the declaration
+_WELCOME_BYTES = 16 + AGENT_ID_BYTES
+# A number at most this far behind the newest is an old frame, even after an outage.
+_RECENT = 256
 TICKS_MASK = 0x3FFFFFFF
 _HALF = 0x1FFFFFFF
 SEQ_MASK = 0xFFF
@@ -133,7 +137,8 @@ class Link:
     tx[tx_pos:tx_len] whenever `pending()`, telling `written(n)`.
 
     Counters: sent, received, lost (gaps in sequence), stale, foreign (other epoch), unknown,
-    echoed, malformed; and those of `framer`.
+    echoed, malformed; and those of `framer`. ValueError for buffers that cannot take the frames
+    every session needs, or a `tx` that cannot take the declaration.
     """
 
     def __init__(
@@ -145,6 +150,15 @@ class Link:
         epoch: int = 0,
         declaration: "bytes | None" = None,
     ) -> None:
+        longest = _WELCOME_BYTES
+        if declaration is not None and _HELLO_BYTES + len(declaration) > longest:
+            longest = _HELLO_BYTES + len(declaration)
+        need = frame_bytes(LINK_HEADER + longest)
+        if len(tx) < need:
+            raise ValueError("link: tx of %d bytes, at least %d are needed" % (len(tx), need))
+        need = RX_START + LINK_HEADER + _WELCOME_BYTES + CRC_BYTES
+        if len(rx.buf) < need:
+            raise ValueError("link: rx of %d bytes, at least %d are needed" % (len(rx.buf), need))
         self.host = host
         self.rx = rx
         self.framer = Framer(tx, rx.buf, RX_START)
@@ -188,6 +202,7 @@ class Link:
         self._ack_due = 0
         self._ack_no = 0
         self._ack_code = 0
+        self._ack_kind = ACK  # what the newest request was answered with, to say it again
         self._bye_due = 0
         self._log: "bytes | None" = None
         self._log_level = 0
@@ -195,12 +210,12 @@ class Link:
         self._request: "StaticFBC | None" = None
         self._request_no = 0
         self._request_at = 0
-        self._request_until = 0
+        self._request_from = 0
         self._request_due = False
         # sequence numbers
         self._tx_seq = array("H", [0] * STREAMS)
         self._rx_seq = array("H", [0] * STREAMS)
-        self._rx_known = bytearray(STREAMS)
+        self._rx_gap = bytearray(STREAMS)  # 1: an outage lies behind, the gap may be long
         # times
         self._last_rx = 0
         self._entered = 0
@@ -231,7 +246,7 @@ class Link:
 
         Bytes to write, or E_STATE outside a session, E_FULL while the buffer is being written,
         E_CAPACITY when the frame fits neither it nor the peer. On the control stream `fbc` must
-        stay unchanged until EV_ACK or EV_NAK; E_FULL while another request is under way.
+        stay unchanged until EV_ACK, EV_NAK or EV_DOWN; E_FULL while another request is under way.
         """
         if self.state != CONNECTED:
             return E_STATE
@@ -251,7 +266,7 @@ class Link:
             if stream == STREAM_CONTROL:
                 self._request = fbc
                 self._request_at = now
-                self._request_until = now + 10 * self.beat_ms * self.ticks_per_ms & TICKS_MASK
+                self._request_from = now
                 fbc.length = length
         return rc
 
@@ -274,7 +289,10 @@ class Link:
         return OK
 
     def bye(self, reason: int) -> None:
-        """Say goodbye with the next `tick` and end the session here."""
+        """Say goodbye and end the session, with the next `tick` that finds the line free.
+
+        Then stop calling `tick`, or the two ends introduce themselves again.
+        """
         self._bye_due = reason
         self._welcome_due = self._answer_due = self._hello_due = False
 
@@ -413,17 +431,18 @@ class Link:
             if self.host and self.state == WAITING:
                 # a board in a session we know nothing of: ask it to introduce itself, once per
                 # interval
-                self._hello_due = ticks_diff(now, self._last_hello) > 100 * self.ticks_per_ms
+                if ticks_diff(now, self._last_hello) > 100 * self.ticks_per_ms:
+                    self._hello_due = True
             return 0
         ev = self._alive(now)
         if kind == DATA:
             ev |= self._on_data(stream, seq, n, now)
         elif kind == BEAT:
             ev |= self._on_beat(n, now)
-        elif kind == LOG:
+        elif kind == LOG and n >= 1:
             self.length = n
             ev |= EV_LOG
-        elif n >= 3:
+        elif kind != LOG and n >= 3:
             ev |= self._on_ack(kind)
         else:
             self.malformed += 1
@@ -494,9 +513,11 @@ class Link:
         self._reset_session()
 
     def _reset_session(self) -> None:
+        # both ends count from 0, so that frames lost before the first one count as lost
         for i in range(STREAMS):
             self._tx_seq[i] = 0
-            self._rx_known[i] = 0
+            self._rx_seq[i] = 0
+            self._rx_gap[i] = 0
         self._request = None
         self._ack_due = 0
         self._answer_due = False
@@ -517,18 +538,24 @@ class Link:
             return 0
         if self.state != WAITING and epoch == self.epoch:
             return self._alive(now)
+        beat_ms = b[at + 4] | b[at + 5] << 8
+        lost_ms = b[at + 6] | b[at + 7] << 8
+        motor_timeout_ms = b[at + 8] | b[at + 9] << 8
+        if beat_ms == 0 or lost_ms <= beat_ms or motor_timeout_ms == 0:
+            self.malformed += 1  # would flood the line, or lose every session at once
+            return 0
         self.epoch = epoch
         self._reset_session()
-        self.beat_ms = b[at + 4] | b[at + 5] << 8
-        self.lost_ms = b[at + 6] | b[at + 7] << 8
-        self.motor_timeout_ms = b[at + 8] | b[at + 9] << 8
+        self.beat_ms = beat_ms
+        self.lost_ms = lost_ms
+        self.motor_timeout_ms = motor_timeout_ms
         self.peer_max = b[at + 10] | b[at + 11] << 8
         copy8(self.agent_id, 0, b, at + 16, AGENT_ID_BYTES)
         self._last_beat = now - self.beat_ms * self.ticks_per_ms & TICKS_MASK
         return self._enter(TABLE[IN_OFFER][self.state], now)
 
     def _on_bye(self, epoch: int, now: int) -> int:
-        if self.epoch and epoch != self.epoch and epoch:
+        if self.state != WAITING and epoch and epoch != self.epoch:
             self.foreign += 1
             return 0
         self.bye_reason = self.rx.buf[RX_START + LINK_HEADER]
@@ -557,11 +584,8 @@ class Link:
                 self._last_beat = now - self.beat_ms * self.ticks_per_ms & TICKS_MASK
             self._hello_wait = 250
             if old == LOST:
-                # after an outage the first frame counts whatever its number: what is missing
-                # before it is counted as lost
                 for i in range(STREAMS):
-                    if self._rx_known[i]:
-                        self._rx_known[i] = 2
+                    self._rx_gap[i] = 1
             return EV_UP
         if state == LOST:
             return EV_LOST
@@ -583,18 +607,16 @@ class Link:
             self.malformed += 1
             return 0
         b = self.rx.buf
-        if self._rx_known[stream]:
-            ahead = (seq - self._rx_seq[stream]) & SEQ_MASK
-            if stream == STREAM_CONTROL and ahead == 0:
-                self._ack_due = ACK  # our answer was lost: say it again, deliver nothing twice
-                self._ack_no = seq
-                return 0
-            if ahead and ahead <= 2047:
-                self.lost = (self.lost + ahead - 1) & TICKS_MASK
-            elif self._rx_known[stream] == 1:
-                self.stale += 1
-                return 0
-        self._rx_known[stream] = 1
+        ahead = (seq - self._rx_seq[stream]) & SEQ_MASK
+        if stream == STREAM_CONTROL and ahead == 0:
+            self._ack_due = self._ack_kind  # our answer was lost: say it again, deliver it once
+            self._ack_no = seq
+            return 0
+        if ahead == 0 or ahead > (SEQ_MASK - _RECENT if self._rx_gap[stream] else SEQ_MASK >> 1):
+            self.stale += 1
+            return 0
+        self.lost = (self.lost + ahead - 1) & TICKS_MASK
+        self._rx_gap[stream] = 0
         self._rx_seq[stream] = seq
         at = RX_START + LINK_HEADER
         low = b[at]
@@ -610,7 +632,7 @@ class Link:
         self.received = (self.received + 1) & TICKS_MASK
         rc = self.rx.parse(self.length)
         if stream == STREAM_CONTROL:
-            self._ack_due = NAK if rc < 0 else ACK
+            self._ack_due = self._ack_kind = NAK if rc < 0 else ACK
             self._ack_no = seq
             self._ack_code = -rc & 255 if rc < 0 else 0
         if rc < 0:
@@ -688,14 +710,20 @@ class Link:
             self.failsafe = True
             ev |= EV_FAILSAFE
         if self._request is not None:
-            if ticks_diff(now, self._request_until) > 0:
+            # as a difference: the sum of a tick and a span may pass 2**30, which allocates
+            if ticks_diff(now, self._request_from) > 10 * self.beat_ms * per:
                 self._request = None
                 self.nak_code = -11
                 ev |= EV_NAK
             elif ticks_diff(now, self._request_at) > self.beat_ms * per:
                 self._request_at = now
                 self._request_due = True
+        leaving = self._bye_due and not self.tx_len
         self._next_frame(now)
+        if leaving:
+            ev |= self._enter(TABLE[IN_BYE][self.state], now)
+            # whoever says goodbye does not ask the other end straight back
+            self._hello_due = False
         return ev
 
     def agent_id_is(self, agent_id: "bytes | bytearray") -> bool:
