@@ -289,7 +289,7 @@ def frames_in(line: bytes) -> list[bytes]:
     framer = Framer(bytearray(16), bytearray(64))
     found = []
     at = 0
-    while (size := framer.feed(line, at, len(line))) != wire_errors.END:
+    while (size := framer.feed(line, len(line), at)) != wire_errors.END:
         at = framer.index
         if size > 0:
             found.append(bytes(framer.rx[:size]))

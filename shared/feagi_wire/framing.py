@@ -136,12 +136,12 @@ class Framer:
 
     # -- in -----------------------------------------------------------------------------------
 
-    def feed(self, chunk: "bytes | bytearray | memoryview", start: int, n: int) -> int:
+    def feed(self, chunk: "bytes | bytearray | memoryview", n: int, start: int = 0) -> int:
         """Take chunk[start:n], at most to the end of one frame; `index` is where it stopped.
 
         > 0: so many payload bytes stand at rx[rx_start:], valid until the next call.
         END: all of the chunk is used. E_CRC or E_CAPACITY: one damaged or oversize frame was
-        dropped and counted; call again from `index`.
+        dropped and counted; call again with `index` as start.
         """
         if n > len(chunk):
             n = len(chunk)  # a kernel on a board checks no bounds

@@ -395,7 +395,7 @@ class Link:
 
         END when the chunk is used up; else event bits, 0 for a frame that needs no attention.
         """
-        size = self.framer.feed(chunk, start, n)
+        size = self.framer.feed(chunk, n, start)
         if size == END:
             return END
         if size < 0:

@@ -33,7 +33,7 @@ def received(framer: Framer, *chunks: bytes) -> list[bytes]:
     found = []
     for chunk in chunks:
         at = 0
-        while (rc := framer.feed(chunk, at, len(chunk))) != END:
+        while (rc := framer.feed(chunk, len(chunk), at)) != END:
             assert framer.index > at
             at = framer.index
             if rc > 0:

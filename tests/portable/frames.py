@@ -35,7 +35,7 @@ def received(framer: Framer, line: "bytes | bytearray", step: int) -> "list[byte
         chunk = line[at : at + step]
         i = 0
         while True:
-            rc = framer.feed(chunk, i, len(chunk))
+            rc = framer.feed(chunk, len(chunk), i)
             if rc == END:
                 break
             if rc > 0:
@@ -107,7 +107,7 @@ def misuse() -> None:
     eq(f.add(b"abc", 0, -1), E_RANGE, "less than nothing")
     ok(f.encode(b"abc", 0, 3) > 0, "usable again")
     eq(f.finish(), E_STATE, "finish twice")
-    eq(f.feed(b"abc", 0, 99), END, "more than the chunk holds")
+    eq(f.feed(b"abc", 99), END, "more than the chunk holds")
     eq(f.index, 3, "stops at its end")
     for n in (65536, 70000):
         for make in (

@@ -169,7 +169,7 @@ def frame_scene() -> None:
     f = framer
     n = f.encode(payload, 0, 300)
     expect(n > 300, 40)
-    expect(f.feed(GARBAGE, 0, len(GARBAGE)) != 0, 41)
+    expect(f.feed(GARBAGE, len(GARBAGE)) != 0, 41)
     expect(feed_all(f, f.tx, n) == 300, 42)
     for at in range(0, n, 7):
         f.tx[at] ^= 85
@@ -187,7 +187,7 @@ def feed_all(f: Framer, data: bytearray, n: int) -> int:
     i = 0
     size = 0
     while True:
-        rc = f.feed(data, i, n)
+        rc = f.feed(data, n, i)
         if rc == END:
             return size
         if rc > 0:

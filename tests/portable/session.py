@@ -239,7 +239,7 @@ def versions() -> None:
         board.saw(board.link.tick(board.ticks(line.ms)), line.ms)
         f = Framer(bytearray(8), bytearray(SIZE))
         link = board.link
-        eq(f.feed(link.framer.tx, 0, link.tx_len), 5, "a goodbye")
+        eq(f.feed(link.framer.tx, link.tx_len), 5, "a goodbye")
         eq((f.rx[0], f.rx[4]), (8, BYE_VERSION), "that says why")
 
 
@@ -372,7 +372,7 @@ def answer_of(line: Line, data: bytes) -> "list[tuple[int, int]]":
 
     def spy(piece: bytes) -> bytes:
         f = Framer(bytearray(8), bytearray(SIZE))
-        if f.feed(piece, 0, len(piece)) == 7 and not f.rx[1] & FROM_HOST:
+        if f.feed(piece, len(piece)) == 7 and not f.rx[1] & FROM_HOST:
             found.append((f.rx[0], f.rx[6]))
         return piece
 
