@@ -37,7 +37,7 @@ One table drives both ends:
     SILENCE         WAITING    WAITING     LOST        WAITING
     BYE             WAITING    WAITING     WAITING     WAITING
 
-OFFER is a HELLO at the host and a WELCOME at the board, ALIVE a frame of this session, SILENCE the
+OFFER is a HELLO at the host and a WELCOME at the board, ALIVE a frame of the session, SILENCE the
 state's deadline passed.
 
 WAITING: the board says HELLO, the host asks for it, each at its interval. LOST is left only after
@@ -580,7 +580,7 @@ class Link:
         if state == CONNECTED:
             self._last_rx = now
             if self.host:
-                # beat at once: the board is waiting for a first sign of this session
+                # beat at once: the board is waiting for a first sign of the session
                 self._last_beat = now - self.beat_ms * self.ticks_per_ms & TICKS_MASK
             self._hello_wait = 250
             if old == LOST:
