@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_SECONDS ?= 15
 PYTEST_ARGS ?=
+ENGINE_ARGS ?=
 PY := $(VENV)/bin/python
 PORTABLE_PATH := .:shared
 
@@ -12,10 +13,11 @@ PORTABLE_PATH := .:shared
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-fast check generate clean
+.PHONY: help demo engine test test-fast check generate clean
 
 help:
 	@echo "make demo       a MicroPython board balances a pole, held by a brain on this machine"
+	@echo "make engine     the real FEAGI engine, until Ctrl-C       (ENGINE_ARGS='--genome essential')"
 	@echo "make test       every test                                (PYTEST_ARGS='-k link' to choose)"
 	@echo "make test-fast  what runs in under two minutes"
 	@echo "make check      lint, format, types, import rules, portable compile, generated files"
@@ -25,6 +27,10 @@ help:
 
 demo: $(VENV)/.ready-demo
 	$(VENV)/bin/feagi-io demo --seconds $(DEMO_SECONDS)
+
+# The engine brings its own libraries: an interpreter with pip is all it takes.
+engine: $(VENV)/.made
+	$(PY) -m tools.engine $(ENGINE_ARGS)
 
 test: $(VENV)/.ready-test
 	$(PY) -m pytest $(PYTEST_ARGS)

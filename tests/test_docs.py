@@ -32,7 +32,13 @@ from feagi_wire.xyzp import ValueDecoder, ValueEncoder
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-NAMES = ["architecture.md", "board-link.md", "troubleshooting.md", "wire-format.md"]
+NAMES = [
+    "architecture.md",
+    "board-link.md",
+    "real-engine.md",
+    "troubleshooting.md",
+    "wire-format.md",
+]
 BITS_PER_BYTE = 10  # 8N1
 
 HEX_ROW = re.compile(r"([0-9a-f]{4})  ([0-9a-f]{2}(?: [0-9a-f]{2})*)(?:  .*)?")
