@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from feagi_io_host.blocking.transport import BlockingTransport
     from feagi_io_host.bridge import BoardBridge
     from feagi_io_host.burst.engine import BurstEngine
     from feagi_io_host.burst.reflex import ReflexEngine
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         StreamType,
     )
     from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels, NeuronVoxelXYZPArrays
+    from feagi_io_host.nonblocking.transport import NonBlockingTransport
     from feagi_io_host.pns import PNS
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "AgentDescriptor": "core.types",
     "AgentDisconnected": "core.events",
     "AgentRegistered": "core.events",
+    "BlockingTransport": "blocking.transport",
     "BoardBridge": "bridge",
     "BufferPool": "core.pool",
     "BurstEngine": "burst.engine",
@@ -54,6 +57,7 @@ _HOMES = {
     "FeagiSignal": "core.signal",
     "MotorCommand": "core.events",
     "NeuronVoxelXYZPArrays": "core.voxels",
+    "NonBlockingTransport": "nonblocking.transport",
     "PNS": "pns",
     "Reflex": "burst.wiring",
     "ReflexEngine": "burst.reflex",
@@ -70,6 +74,7 @@ __all__ = [
     "AgentDescriptor",
     "AgentDisconnected",
     "AgentRegistered",
+    "BlockingTransport",
     "BoardBridge",
     "BufferPool",
     "BurstEngine",
@@ -83,6 +88,7 @@ __all__ = [
     "FeagiSignal",
     "MotorCommand",
     "NeuronVoxelXYZPArrays",
+    "NonBlockingTransport",
     "Reflex",
     "ReflexEngine",
     "SensoryData",

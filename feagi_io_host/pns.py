@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from feagi_io_host.blocking.session import AgentSession
+from feagi_io_host.blocking.session import AgentSession, thread_channel
 from feagi_io_host.blocking.worker import Worker
 from feagi_io_host.core.agents import AgentCapabilities
+from feagi_io_host.core.carrier import ChannelMaker
 from feagi_io_host.core.delivery import DELIVERY_TABLE, DeliveryRule
 from feagi_io_host.core.errors import (
     ClosedError,
@@ -129,11 +130,13 @@ class PNS:
         agent_id: bytes | None = None,
         *,
         motor_areas: Iterable[CorticalID] | None = None,
+        channel: ChannelMaker = thread_channel,
     ) -> AgentSession:
         """Let an agent in and tell the listeners of `agent_registered`.
 
         Without `agent_id` it gets 48 random bytes. An id that is attached already takes over:
-        its old session is closed first, as when a board was plugged out and in again. Raises
+        its old session is closed first, as when a board was plugged out and in again. `channel`
+        makes its motor and visualization channels: a carrier in an event loop gives its own. Raises
         ConfigError for an id of another length or of zeros, ClosedError after `stop`.
         """
         if agent_id is None:
@@ -153,6 +156,7 @@ class PNS:
             clock=self.clock,
             on_sensory=self._sensory_waiting.set,
             on_close=self._detach,
+            channel=channel,
         )
         while True:
             with self._lock:

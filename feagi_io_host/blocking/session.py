@@ -9,6 +9,7 @@ from typing import Any
 
 from feagi_io_host.blocking.channels import BoundedChannel
 from feagi_io_host.core.agents import AgentCapabilities
+from feagi_io_host.core.carrier import ChannelMaker, FrameChannel
 from feagi_io_host.core.delivery import DeliveryRule
 from feagi_io_host.core.errors import ClosedError, DeliveryTimeoutError
 from feagi_io_host.core.events import SensoryData
@@ -22,6 +23,13 @@ _log = logging.getLogger("feagi_io.blocking")
 _DATA_STREAMS = (StreamType.SENSORY, StreamType.MOTOR, StreamType.VISUALIZATION)
 
 
+def thread_channel(
+    rule: DeliveryRule, *, on_drop: Callable[[SharedFBC], object], name: str
+) -> FrameChannel:
+    """The ChannelMaker for carriers with threads."""
+    return BoundedChannel[SharedFBC].for_rule(rule, on_drop=on_drop, name=name)
+
+
 def _release_event(data: SensoryData) -> None:
     data.fbc.release()
 
@@ -32,7 +40,8 @@ class AgentSession:
     `motor` and `visualization` are the frames for this agent; the carrier takes them and
     releases each one after it was sent. Both end with ClosedError when the session closes.
     `motor_areas`, if given, keeps motor frames away that hold none of these areas (frames
-    without any area pass: they are the brain's sign of life).
+    without any area pass: they are the brain's sign of life). `channel` makes both channels; a
+    carrier in an event loop gives its own kind.
     """
 
     def __init__(
@@ -46,6 +55,7 @@ class AgentSession:
         clock: Callable[[], float],
         on_sensory: Callable[[], object],
         on_close: Callable[[AgentSession, str], object],
+        channel: ChannelMaker = thread_channel,
     ) -> None:
         self.agent_id = agent_id
         self.descriptor = descriptor
@@ -63,10 +73,10 @@ class AgentSession:
         self._sensory: BoundedChannel[SensoryData] = BoundedChannel.for_rule(
             delivery[StreamType.SENSORY], on_drop=_release_event, name=f"{name} sensory"
         )
-        self.motor: BoundedChannel[SharedFBC] = BoundedChannel.for_rule(
+        self.motor: FrameChannel = channel(
             delivery[StreamType.MOTOR], on_drop=SharedFBC.release, name=f"{name} motor"
         )
-        self.visualization: BoundedChannel[SharedFBC] = BoundedChannel.for_rule(
+        self.visualization: FrameChannel = channel(
             delivery[StreamType.VISUALIZATION],
             on_drop=SharedFBC.release,
             name=f"{name} visualization",
@@ -109,7 +119,9 @@ class AgentSession:
             )
         }
 
-    def _stream_snapshot(self, stream: StreamType, channel: BoundedChannel[Any]) -> dict[str, Any]:
+    def _stream_snapshot(
+        self, stream: StreamType, channel: FrameChannel | BoundedChannel[SensoryData]
+    ) -> dict[str, Any]:
         queued = len(channel)
         row: dict[str, Any] = dict(self.counters[stream].snapshot())
         dropped = row["dropped"]

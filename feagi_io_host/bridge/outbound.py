@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from feagi_io_host.blocking.channels import BoundedChannel
 from feagi_io_host.blocking.worker import Worker
 from feagi_io_host.bridge.screening import Screen
 from feagi_io_host.bridge.settings import LinkCounters
+from feagi_io_host.core.carrier import FrameChannel
 from feagi_io_host.core.errors import ClosedError, FeagiDataError, StopTimeoutError
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
@@ -146,7 +146,7 @@ class OutboundFrames:
         self,
         session: AgentSession,
         stream: StreamType,
-        channel: BoundedChannel[SharedFBC],
+        channel: FrameChannel,
         screen: Screen,
     ) -> None:
         feeder = Worker(
@@ -161,7 +161,7 @@ class OutboundFrames:
         self,
         session: AgentSession,
         stream: StreamType,
-        channel: BoundedChannel[SharedFBC],
+        channel: FrameChannel,
         screen: Screen,
     ) -> None:
         supersede = stream is StreamType.MOTOR and self._supersede_motor

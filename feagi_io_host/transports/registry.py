@@ -2,6 +2,15 @@
 """Transports by name: the table that other rooms go through, so that none of them names a class.
 
 A transport is imported when it is first asked for; one that is not used costs nothing.
+
+Transports of other packages join the table through entry points of the group
+`feagi_io.transports`, named `<name>.blocking` and `<name>.nonblocking`:
+
+    [project.entry-points."feagi_io.transports"]
+    "mybus.blocking" = "mybus.feagi:MyBusTransport"
+    "mybus.nonblocking" = "mybus.feagi:AsyncMyBusTransport"
+
+A name of the table here stays what it is, whatever is installed.
 """
 
 from __future__ import annotations
@@ -9,10 +18,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Final, Literal, cast
 
+from feagi_io_host.blocking.transport import BlockingTransport
+from feagi_io_host.core.carrier import AgentHost, ChannelledHost
 from feagi_io_host.core.errors import ConfigError
+from feagi_io_host.nonblocking.transport import NonBlockingTransport
 from feagi_io_host.transports.endpoint import LineParty, LineTransport
 
 # The scheme of a line's address -> "module:class". "" is a path or the name of a port.
@@ -22,6 +35,18 @@ LINE_TRANSPORTS: Mapping[str, str] = MappingProxyType(
         "socket": "feagi_io_host.transports.serial:SerialTransport",
     }
 )
+
+Paradigm = Literal["blocking", "nonblocking"]
+ENTRY_POINT_GROUP: Final = "feagi_io.transports"
+
+# Name and paradigm of an agent transport -> "module:class".
+TRANSPORTS: Mapping[tuple[str, Paradigm], str] = MappingProxyType(
+    {
+        ("virtual", "blocking"): "feagi_io_host.transports.virtual:VirtualTransport",
+        ("virtual", "nonblocking"): "feagi_io_host.transports.virtual:AsyncVirtualTransport",
+    }
+)
+_PARADIGMS: Final[tuple[Paradigm, ...]] = ("blocking", "nonblocking")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -44,3 +69,57 @@ def line_transport(address: str, party: LineParty, **settings: Any) -> LineTrans
     module, _, name = LINE_TRANSPORTS[line_scheme(address)].partition(":")
     make = cast("Callable[..., LineTransport]", getattr(import_module(module), name))
     return make(address, party, **settings)
+
+
+def transport_names() -> Mapping[str, tuple[Paradigm, ...]]:
+    """Every agent transport, those of other packages included, with its paradigms."""
+    names: dict[str, set[Paradigm]] = {}
+    for name, paradigm in (*TRANSPORTS, *_installed()):
+        names.setdefault(name, set()).add(paradigm)
+    return {name: tuple(p for p in _PARADIGMS if p in names[name]) for name in sorted(names)}
+
+
+def blocking_transport(name: str, host: AgentHost, **settings: Any) -> BlockingTransport:
+    """The transport `name` for threads, not yet started; `settings` are its keyword arguments.
+
+    Raises ConfigError for an unknown name, or when what stands behind it is no such transport.
+    """
+    made = _class(name, "blocking")(host, **settings)
+    if not isinstance(made, BlockingTransport):
+        raise ConfigError(f"transport {name!r} gave a {type(made).__name__}, no BlockingTransport")
+    return made
+
+
+def nonblocking_transport(name: str, host: ChannelledHost, **settings: Any) -> NonBlockingTransport:
+    """The transport `name` for event loops; otherwise as `blocking_transport`."""
+    made = _class(name, "nonblocking")(host, **settings)
+    if not isinstance(made, NonBlockingTransport):
+        raise ConfigError(
+            f"transport {name!r} gave a {type(made).__name__}, no NonBlockingTransport"
+        )
+    return made
+
+
+def _class(name: str, paradigm: Paradigm) -> Callable[..., object]:
+    own = TRANSPORTS.get((name, paradigm))
+    if own is not None:
+        module, _, attribute = own.partition(":")
+        return cast("Callable[..., object]", getattr(import_module(module), attribute))
+    entry = _installed().get((name, paradigm))
+    if entry is not None:
+        return cast("Callable[..., object]", entry.load())
+    known = ", ".join(
+        f"{other} ({', '.join(paradigms)})" for other, paradigms in transport_names().items()
+    )
+    raise ConfigError(f"no {paradigm} transport {name!r}; known: {known}")
+
+
+def _installed() -> Mapping[tuple[str, Paradigm], EntryPoint]:
+    """What other packages bring, with names that are of the right form and not taken."""
+    found: dict[tuple[str, Paradigm], EntryPoint] = {}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        name, _, ending = entry.name.rpartition(".")
+        for paradigm in _PARADIGMS:
+            if name and ending == paradigm and (name, paradigm) not in TRANSPORTS:
+                found.setdefault((name, paradigm), entry)
+    return found

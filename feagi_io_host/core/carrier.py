@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a transport and the PNS promise each other, whichever paradigm the transport belongs to.
+
+A transport asks its host to attach each agent that it speaks for and gets an AttachedAgent: it
+submits what the agent senses, and takes what is meant for the agent from two channels.
+
+The types here are protocols, so that the rooms `blocking` and `nonblocking` need not know each
+other and a test or another program can be the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from feagi_io_host.core.agents import AgentCapabilities
+from feagi_io_host.core.delivery import DeliveryRule
+from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.core.telemetry import StreamCounters
+from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
+
+
+class FrameChannel(Protocol):
+    """A bounded channel of frames as threads see it. Each entry holds a lease of its own."""
+
+    @property
+    def name(self) -> str:
+        """For logs and errors."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+
+    def put(self, item: SharedFBC, timeout_s: float | None = None) -> None:
+        """Hand a frame over; it is the channel's from the call on, also when this raises.
+
+        Raises DeliveryTimeoutError at a full blocking channel, ClosedError at a closed one.
+        """
+
+    def try_put(self, item: SharedFBC) -> bool:
+        """Hand a frame over if there is room; only with False it stays the caller's."""
+
+    def get(self, timeout_s: float | None = None) -> SharedFBC | None:
+        """Take the oldest frame; None when `timeout_s` passed first, ClosedError when closed."""
+
+    def close(self) -> None:
+        """Close for good: frames left are dropped, everybody waiting gets ClosedError."""
+
+    def drops_by_reason(self) -> dict[str, int]:
+        """Frames dropped so far, by reason."""
+
+    def __len__(self) -> int:
+        """Frames waiting now."""
+
+
+class ChannelMaker(Protocol):
+    """Makes the channel for one outbound stream of one agent."""
+
+    def __call__(
+        self, rule: DeliveryRule, *, on_drop: Callable[[SharedFBC], object], name: str
+    ) -> FrameChannel:
+        """A channel as `rule` wants it; `on_drop` takes over the lease of a dropped frame."""
+
+
+class AttachedAgent(Protocol):
+    """One agent as long as it is attached; see `feagi_io_host.blocking.session`."""
+
+    @property
+    def agent_id(self) -> bytes:
+        """48 bytes."""
+
+    @property
+    def descriptor(self) -> AgentDescriptor:
+        """Who it says it is."""
+
+    @property
+    def capabilities(self) -> AgentCapabilities:
+        """What it asked for."""
+
+    @property
+    def counters(self) -> Mapping[StreamType, StreamCounters]:
+        """What happened to its frames, per data stream."""
+
+    @property
+    def motor(self) -> FrameChannel:
+        """Motor frames for the agent, in order."""
+
+    @property
+    def visualization(self) -> FrameChannel:
+        """The newest visualization frame for the agent."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was detached, by either side."""
+
+    def submit_sensory(self, fbc: SharedFBC) -> None:
+        """Hand a sensory frame to the brain. Never waits; the caller keeps its own lease."""
+
+    def offer_motor(self, fbc: SharedFBC) -> bool:
+        """Queue a motor frame if there is room; the caller keeps its own lease."""
+
+    def press_motor(self, fbc: SharedFBC) -> bool:
+        """Queue a motor frame, waiting for room up to the stream's deadline."""
+
+    def show(self, fbc: SharedFBC) -> None:
+        """Put a visualization frame in the place of the one before. Never waits."""
+
+    def close(self, reason: str = ...) -> None:
+        """Detach the agent. Does nothing the second time."""
+
+
+class AgentHost(Protocol):
+    """Where a transport attaches its agents: the PNS."""
+
+    def attach_agent(
+        self,
+        descriptor: AgentDescriptor,
+        capabilities: AgentCapabilities,
+        agent_id: bytes | None = None,
+        *,
+        motor_areas: Iterable[CorticalID] | None = None,
+    ) -> AttachedAgent:
+        """Let an agent in. Without `agent_id` it gets a random one; an id that is attached
+        already takes over, and its old session is closed."""
+
+
+class ChannelledHost(Protocol):
+    """A host that also takes agents whose outbound channels the transport makes itself."""
+
+    def attach_agent(
+        self,
+        descriptor: AgentDescriptor,
+        capabilities: AgentCapabilities,
+        agent_id: bytes | None = None,
+        *,
+        motor_areas: Iterable[CorticalID] | None = None,
+        channel: ChannelMaker,
+    ) -> AttachedAgent:
+        """As `AgentHost.attach_agent`; `channel` is called for motor and for visualization."""

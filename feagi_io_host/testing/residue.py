@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Residue: threads, descriptors and shared memory that something left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+# How long threads that were told to stop may take to end, all of them together.
+THREAD_GRACE_S: Final = 1.0
+_FDS: Final = Path("/proc/self/fd")
+_SHM: Final = Path("/dev/shm")
+
+
+class Residue:
+    """What the process holds at one moment; `since` says what has come on top of that.
+
+    Descriptors and segments are seen where /proc/self/fd and /dev/shm exist.
+    """
+
+    def __init__(self) -> None:
+        self._threads = frozenset(threading.enumerate())
+        self._fds = _open_fds()
+        self._segments = _names(_SHM)
+
+    def since(self) -> list[str]:
+        """A line for each thread, descriptor and segment more than at the beginning."""
+        deadline_s = time.monotonic() + THREAD_GRACE_S
+        gc.collect()
+        found = []
+        for thread in frozenset(threading.enumerate()) - self._threads:
+            thread.join(max(deadline_s - time.monotonic(), 0.0))
+            if thread.is_alive():
+                found.append(f"thread {thread.name!r}")
+        for fd, target in _open_fds().items():
+            if self._fds.get(fd) != target:
+                found.append(f"descriptor {fd} ({target})")
+        found += [f"shared memory {_SHM / name}" for name in _names(_SHM) - self._segments]
+        return found
+
+
+def _open_fds() -> dict[str, str]:
+    found = {}
+    for name in _names(_FDS):
+        try:
+            found[name] = os.readlink(_FDS / name)
+        except FileNotFoundError:
+            continue  # the descriptor of the listing itself
+    return found
+
+
+def _names(folder: Path) -> frozenset[str]:
+    return frozenset(os.listdir(folder)) if folder.exists() else frozenset()

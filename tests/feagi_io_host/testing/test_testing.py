@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What helps to test must itself notice what it is there for."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from feagi_io_host import testing
+from feagi_io_host.testing import FakeClock, Residue
+
+
+def test_names() -> None:
+    assert [name for name in testing.__all__ if not hasattr(testing, name)] == []
+
+
+def test_a_fake_clock_moves_when_told_and_never_back() -> None:
+    clock = FakeClock(5.0)
+    assert clock() == 5.0
+    assert clock.advance(0.25) == clock() == 5.25
+    with pytest.raises(ValueError, match="does not go back"):
+        clock.advance(-1.0)
+
+
+def test_residue_sees_threads_and_descriptors() -> None:
+    before = Residue()
+    assert before.since() == []
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait, name="left over", daemon=True)
+    read, write = os.pipe()
+    thread.start()
+    try:
+        found = before.since()
+    finally:
+        end.set()
+        thread.join()
+        os.close(read)
+        os.close(write)
+    assert "thread 'left over'" in found
+    assert any(line.startswith(f"descriptor {read} ") for line in found)
+    assert before.since() == []
