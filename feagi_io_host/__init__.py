@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from feagi_io_host.burst.reflex import ReflexEngine
     from feagi_io_host.burst.wiring import Reflex, linear_weights
     from feagi_io_host.core.agents import AgentCapabilities
+    from feagi_io_host.core.config import PNSConfig
     from feagi_io_host.core.container import FeagiByteContainer
     from feagi_io_host.core.errors import FeagiDataError, FeagiIOError
     from feagi_io_host.core.events import (
@@ -59,6 +60,7 @@ _HOMES = {
     "NeuronVoxelXYZPArrays": "core.voxels",
     "NonBlockingTransport": "nonblocking.transport",
     "PNS": "pns",
+    "PNSConfig": "core.config",
     "Reflex": "burst.wiring",
     "ReflexEngine": "burst.reflex",
     "SensoryData": "core.events",
@@ -89,6 +91,7 @@ __all__ = [
     "MotorCommand",
     "NeuronVoxelXYZPArrays",
     "NonBlockingTransport",
+    "PNSConfig",
     "Reflex",
     "ReflexEngine",
     "SensoryData",

@@ -35,6 +35,7 @@ DOCS = ROOT / "docs"
 NAMES = [
     "architecture.md",
     "board-link.md",
+    "configuration.md",
     "real-engine.md",
     "troubleshooting.md",
     "wire-format.md",

@@ -31,6 +31,8 @@ bench_app = typer.Typer(help="Measure this machine: limit, peer and ours in one 
 app.add_typer(bench_app, name="bench", no_args_is_help=True)
 boards_app = typer.Typer(help="Boards, real or emulated.")
 app.add_typer(boards_app, name="boards", no_args_is_help=True)
+config_app = typer.Typer(help="The settings of a PNS.")
+app.add_typer(config_app, name="config", no_args_is_help=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
 
@@ -200,3 +202,35 @@ def _print_container(container: Any, json_output: bool) -> None:
         typer.echo(json.dumps(container_as_data(container)))
     else:
         typer.echo(container_as_text(container))
+
+
+@config_app.command("show")
+def config_show(
+    config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
+    origin: Annotated[
+        bool, typer.Option("--origin", help="Say where each value comes from.")
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Print every setting that a PNS started here would have: defaults, file, FEAGI_IO_*.
+
+    What is printed is TOML and can be used as such a file.
+    """
+    import os
+
+    with _named_errors():
+        from feagi_io_host.core.config import PNSConfig
+
+        rows = PNSConfig.from_sources(toml=config, environ=os.environ).rows()
+    if json_output:
+        plain = {
+            row.path: {"value": row.value, "origin": row.origin} if origin else row.value
+            for row in rows
+        }
+        typer.echo(json.dumps(plain))
+        return
+    for row in rows:
+        # A text in JSON's quotes is a TOML string; TOML has no word for "no value".
+        line = f"{row.path} = {json.dumps(row.value)}"
+        line = f"# {row.path} is not set" if row.value is None else line
+        typer.echo(f"{line}  # {row.origin}" if origin else line)

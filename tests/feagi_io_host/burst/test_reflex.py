@@ -274,7 +274,9 @@ def test_after_warm_up_a_burst_allocates_no_payload_memory(bench: Bench) -> None
         after = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert after - before < 2000
+    # One payload is 64 KB. A few small objects of the interpreter itself come and go with what ran
+    # before this test; a tenth of one payload in twenty bursts is none of ours.
+    assert after - before < 6400
     assert bench.counted("visualization_frames") == created + 21
     telemetry = bench.engine.telemetry()
     assert [telemetry[n]["created"] for n in ("motor_pool", "visualization_pool")] == pools

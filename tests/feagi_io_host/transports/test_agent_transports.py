@@ -69,6 +69,7 @@ def test_entry_points_join_the_table_but_replace_nothing(install: Install) -> No
     assert dict(registry.transport_names()) == {
         "bus": ("blocking",),
         "virtual": ("blocking", "nonblocking"),
+        "zmq": ("blocking",),
     }
     assert type(registry.blocking_transport("bus", StandInHost())).__name__ == "Bus"
     assert isinstance(registry.blocking_transport("virtual", StandInHost()), VirtualTransport)

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PNSConfig: the settings of a PNS, and where each of them comes from.
+
+A setting has one path, `section.name`. It stands under that name in a TOML file, in the
+environment (`zmq.rest` is FEAGI_IO_ZMQ_REST) and among the arguments. What comes later wins:
+
+    default < FEAGI's own configuration (ports only) < TOML file < environment < arguments
+
+Every value remembers its source. A key that does not exist is refused, with the nearest one that
+does. The core reads no environment: it is handed in.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from feagi_io_host.core.agent_registry import DEFAULT_MAX_AGENTS, DEFAULT_TIMEOUT_S
+from feagi_io_host.core.compression import CompressionMode, CompressionSettings
+from feagi_io_host.core.delivery import CHANNEL_CAPACITY, DeliveryRule, delivery_table
+from feagi_io_host.core.errors import ConfigError
+from feagi_io_host.core.messages import AUTH_TOKEN_BYTES
+from feagi_io_host.core.server_seams import ServerLimits
+from feagi_io_host.core.settings import (
+    DEFAULT_HOST,
+    SETTINGS,
+    argument_values,
+    environment_values,
+    feagi_ports,
+    nearest,
+    plain,
+    read_file,
+    shown,
+    taken,
+    toml_values,
+)
+from feagi_io_host.core.types import StreamType
+
+_COMPRESSION: Final = CompressionSettings(mode=CompressionMode.OFF)
+_EVERY_INTERFACE: Final = frozenset({"*", "0.0.0.0", "[::]"})
+
+
+@dataclass(frozen=True, slots=True)
+class ZmqEndpoints:
+    """Where the PNS listens over ZMQ: `tcp://host:port`. `rest` is where agents register.
+
+    Port 0 or * lets the system choose. The default host is this machine alone; the ports are
+    FEAGI's.
+    """
+
+    rest: str = f"tcp://{DEFAULT_HOST}:30001"
+    motor: str = f"tcp://{DEFAULT_HOST}:5564"
+    viz: str = f"tcp://{DEFAULT_HOST}:5562"
+    sensory: str = f"tcp://{DEFAULT_HOST}:5555"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTransports:
+    """The transport of each stream, by its name in the transport registry."""
+
+    control: str = "zmq"
+    sensory: str = "zmq"
+    motor: str = "zmq"
+    visualization: str = "zmq"
+
+
+@dataclass(frozen=True, slots=True)
+class PNSLimits:
+    """`heartbeat_timeout_s`: so long may an agent be silent before it is dropped.
+    `channel_capacity`: entries of a channel of each stream, unless `delivery` says otherwise.
+    `max_agents`: agents registered at a time. `unregistered_bytes`: the longest message that is
+    read from a peer that has not registered."""
+
+    heartbeat_timeout_s: float = DEFAULT_TIMEOUT_S
+    channel_capacity: int = CHANNEL_CAPACITY
+    max_agents: int = DEFAULT_MAX_AGENTS
+    unregistered_bytes: int = ServerLimits().unregistered_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSettings:
+    """`token_file` holds the token that agents must show, as 32 bytes or 64 hexadecimal digits.
+
+    None lets everybody in. The token itself is in no setting, so that no listing can show it.
+    """
+
+    token_file: Path | None = None
+
+    def read_token(self) -> bytes | None:
+        """The 32 bytes of the token; None without a file.
+
+        Raises ConfigError for a file that cannot be read or holds something else; the message
+        tells how much, never what. A token of zeros is what agents without one send: refused.
+        """
+        if self.token_file is None:
+            return None
+        data = read_file(self.token_file)
+        token = data
+        if len(data) != AUTH_TOKEN_BYTES:
+            digits = data.strip()
+            if not re.fullmatch(rb"[0-9A-Fa-f]{%d}" % (2 * AUTH_TOKEN_BYTES), digits):
+                raise ConfigError(
+                    f"token file {self.token_file} has {len(data)} bytes; expected "
+                    f"{AUTH_TOKEN_BYTES}, or {2 * AUTH_TOKEN_BYTES} hexadecimal digits"
+                )
+            token = bytes.fromhex(digits.decode("ascii"))
+        if not any(token):
+            raise ConfigError(
+                f"token file {self.token_file} holds {AUTH_TOKEN_BYTES} zeros, which is what "
+                "agents without a token send; make another one"
+            )
+        return token
+
+
+@dataclass(frozen=True, slots=True)
+class SensoryDelivery:
+    """What differs from the delivery table for sensory channels; None for nothing."""
+
+    capacity: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MotorDelivery:
+    """What differs from the delivery table for motor channels; None for nothing."""
+
+    capacity: int | None = None
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySettings:
+    """The rows of the delivery table that have something to set. Visualization has nothing: its
+    channels hold one frame, the newest."""
+
+    sensory: SensoryDelivery = SensoryDelivery()
+    motor: MotorDelivery = MotorDelivery()
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One setting for a listing; `value` is a number, a text or None."""
+
+    path: str
+    value: int | float | str | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class PNSConfig:
+    """Everything that can be set about a PNS. Raises ConfigError for values that do not fit.
+
+    Compression is off unless asked for: FEAGI's own engine and clients know no packed frames.
+    """
+
+    zmq: ZmqEndpoints = ZmqEndpoints()
+    transport: StreamTransports = StreamTransports()
+    limits: PNSLimits = PNSLimits()
+    auth: AuthSettings = AuthSettings()
+    compression: CompressionSettings = _COMPRESSION
+    delivery: DeliverySettings = DeliverySettings()
+    # Path -> value and source. The value tells whether it is still the one that came from there.
+    origins: Mapping[str, tuple[object, str]] = field(
+        default_factory=lambda: MappingProxyType({}), repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        for path in SETTINGS:
+            value = _value_at(self, path)
+            fitting = taken(path, value, self.origin_of(path))
+            if fitting != value:
+                kind = type(value).__name__
+                raise ConfigError(f"{path} is {shown(value)}, a {kind}; {fitting!r} is needed")
+        self._check_ports()
+
+    @classmethod
+    def default(cls) -> PNSConfig:
+        """ZMQ for every stream, FEAGI's ports, this machine alone."""
+        return cls()
+
+    @classmethod
+    def udp_optimized(cls) -> PNSConfig:
+        """Visualization by a transport named `udp`, everything else over ZMQ.
+
+        This names the transport and no more: where none of that name is registered, a PNS of
+        this configuration cannot be made.
+        """
+        return cls._of({"transport.visualization": ("udp", "udp_optimized()")})
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> PNSConfig:
+        """The defaults and what a TOML file says. Raises ConfigError naming file and key."""
+        return cls.from_sources(toml=path)
+
+    @classmethod
+    def from_feagi_configuration(cls, path: str | Path) -> PNSConfig:
+        """The defaults with the ports of FEAGI's own `feagi_configuration.toml`.
+
+        Read are `[agent] registration_port` and `[ports] zmq_sensory_port`, `zmq_motor_port`,
+        `zmq_visualization_port`, the keys of feagi-core 2.6.10; each may be missing. Hosts are
+        not taken over: FEAGI's are about where FEAGI listens.
+        """
+        return cls.from_sources(feagi_configuration=path)
+
+    @classmethod
+    def from_sources(
+        cls,
+        *,
+        feagi_configuration: str | Path | None = None,
+        toml: str | Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        arguments: Mapping[str, object] | None = None,
+    ) -> PNSConfig:
+        """Put the sources together, each one overriding those before it in this list.
+
+        `environ` is the process's environment (`os.environ`); its FEAGI_IO_* count, and one that
+        is empty counts as not set. `arguments` maps paths to values, None for not given. Raises
+        ConfigError for unknown keys and for values of the wrong type or out of range, naming
+        the source.
+        """
+        given: dict[str, tuple[object, str]] = {}
+        if feagi_configuration is not None:
+            given.update(feagi_ports(Path(feagi_configuration)))
+        if toml is not None:
+            given.update(toml_values(Path(toml)))
+        given.update(environment_values(environ or {}))
+        given.update(argument_values(arguments or {}))
+        return cls._of(given)
+
+    def origin_of(self, path: str) -> str:
+        """Where the value of a setting comes from: "default", "file ...", "environment ...",
+        "argument ...", or "program" for one that was set in Python. ConfigError when there is
+        no such setting."""
+        if path not in SETTINGS:
+            raise ConfigError(f"no setting {path!r}; {nearest(path, SETTINGS)}")
+        value = _value_at(self, path)
+        known, origin = self.origins.get(path, (_default_of(path), "default"))
+        return origin if known == value else "program"
+
+    def rows(self) -> tuple[SettingRow, ...]:
+        """Every setting with its value as plain data and its source, section by section."""
+        return tuple(
+            SettingRow(path, plain(_value_at(self, path)), self.origin_of(path))
+            for path in SETTINGS
+        )
+
+    def delivery_rules(self) -> Mapping[StreamType, DeliveryRule]:
+        """The delivery table with the capacities and deadlines that are set here."""
+        sensory, motor = self.delivery.sensory, self.delivery.motor
+        everyone = self.limits.channel_capacity
+        capacity = {
+            StreamType.SENSORY: everyone if sensory.capacity is None else sensory.capacity,
+            StreamType.MOTOR: everyone if motor.capacity is None else motor.capacity,
+            StreamType.CONTROL: everyone,
+        }
+        deadline_s = {} if motor.deadline_s is None else {StreamType.MOTOR: motor.deadline_s}
+        return delivery_table(capacity=capacity, deadline_s=deadline_s)
+
+    @classmethod
+    def _of(cls, given: Mapping[str, tuple[object, str]]) -> PNSConfig:
+        """The defaults with these values, which are checked one by one first."""
+        values = {path: (taken(path, raw, origin), origin) for path, (raw, origin) in given.items()}
+
+        def part(section: str) -> dict[str, Any]:
+            names = ((path.rpartition("."), value) for path, (value, _) in values.items())
+            return {name: value for (head, _, name), value in names if head == section}
+
+        return cls(
+            zmq=ZmqEndpoints(**part("zmq")),
+            transport=StreamTransports(**part("transport")),
+            limits=PNSLimits(**part("limits")),
+            auth=AuthSettings(**part("auth")),
+            compression=replace(_COMPRESSION, **part("compression")),
+            delivery=DeliverySettings(
+                SensoryDelivery(**part("delivery.sensory")),
+                MotorDelivery(**part("delivery.motor")),
+            ),
+            origins=MappingProxyType(values),
+        )
+
+    def _check_ports(self) -> None:
+        """No two endpoints on one port of one interface."""
+        seen: list[tuple[str, str, str]] = []
+        for path in (path for path in SETTINGS if path.startswith("zmq.")):
+            host, _, port = str(_value_at(self, path)).removeprefix("tcp://").rpartition(":")
+            if port == "*" or int(port) == 0:
+                continue
+            for other, other_host, other_port in seen:
+                shared = host == other_host or not _EVERY_INTERFACE.isdisjoint((host, other_host))
+                if shared and int(port) == int(other_port):
+                    raise ConfigError(
+                        f"{path} ({self.origin_of(path)}) and {other} ({self.origin_of(other)}) "
+                        f"both listen on port {int(port)}; each needs a port of its own"
+                    )
+            seen.append((path, host, port))
+
+
+def _value_at(config: PNSConfig, path: str) -> object:
+    value: object = functools.reduce(getattr, path.split("."), config)
+    return value
+
+
+def _default_of(path: str) -> object:
+    section, *names = path.split(".")
+    default: object = PNSConfig.__dataclass_fields__[section].default
+    return functools.reduce(getattr, names, default)
