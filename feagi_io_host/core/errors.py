@@ -23,7 +23,7 @@
         RemoteError                  the other side misbehaved
           LinkVersionError           the board speaks another link or container version
           NotABoardError             a REPL, an echo or noise answered instead of a board
-        PortError                    a serial port cannot be used; says why and what to do
+        PortError                    a serial or network port cannot be used; says why
           PortNotFoundError  PortBusyError  PortPermissionError
         DeliveryTimeoutError         a deadline of the delivery table passed
         StopTimeoutError             something did not stop in time; names it
@@ -119,7 +119,7 @@ class NotABoardError(RemoteError):
 
 
 class PortError(FeagiIOError):
-    """A serial port cannot be used."""
+    """A serial or network port cannot be used; the message says why and what to do."""
 
 
 class PortNotFoundError(PortError):

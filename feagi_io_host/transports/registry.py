@@ -44,6 +44,7 @@ TRANSPORTS: Mapping[tuple[str, Paradigm], str] = MappingProxyType(
     {
         ("virtual", "blocking"): "feagi_io_host.transports.virtual:VirtualTransport",
         ("virtual", "nonblocking"): "feagi_io_host.transports.virtual:AsyncVirtualTransport",
+        ("zmq", "blocking"): "feagi_io_host.transports.zmq:ZmqTransport",
     }
 )
 _PARADIGMS: Final[tuple[Paradigm, ...]] = ("blocking", "nonblocking")

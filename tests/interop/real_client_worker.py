@@ -4,7 +4,7 @@
 The client blocks and can panic, which reaches Python as a BaseException; here that is an answer:
 {"result": value} or {"fault": [exception name, message]}. Requests:
 
-    {"op": "open", "url": text, "name": text, "timeout_ms": n, "token": base64 | null}
+    {"op": "open", "url": text, "name": text, "timeout_ms": n, "token": base64}
     {"op": <method of the client>, "args": [...]}   bytes are given and returned as {"hex": text}
     {"op": "motor"}    the next motor frame as the client decodes it, waited for up to 10 s
 """
@@ -38,7 +38,7 @@ class Client:
 
     def _open(self, request: dict[str, Any]) -> None:
         host, _, port = request["url"].removeprefix("tcp://").rpartition(":")
-        config = feagi_agent.PyAgentConfig(request["name"], feagi_agent.AgentType.BOTH)
+        config = feagi_agent.PyAgentConfig(request["name"], feagi_agent.AgentType.both())
         config.with_agent_descriptor("feagi-io test", request["name"], 1)
         config.with_feagi_endpoints(host, int(port), 1, 1, 1, 1)
         config.with_registration_endpoint(request["url"])
@@ -47,8 +47,7 @@ class Client:
         config.with_connection_timeout_ms(request["timeout_ms"])
         config.with_registration_retries(1)
         config.with_heartbeat_interval(0.1)
-        if request.get("token"):
-            config.with_auth_token_base64(request["token"])
+        config.with_auth_token_base64(request["token"])
         self._client = feagi_agent.PyAgentClient(config)
 
     def _motor(self) -> Any:

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ZmqTransport: agents that register over ZMQ, served by threads.
+
+    control thread      the ROUTER that agents register with, and what every agent sends
+    one per stream      motor and visualization of each agent, see `publisher`
+
+Each socket belongs to one thread. What comes in is FEAGI's own wire as feagi-core 2.6.10 and the
+client of feagi-rust-py-libs 0.0.120 speak it: control messages as `[identity, delimiter, FBC]`
+(the delimiter may be missing, further parts are let go), data as messages of one part, one FBC.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import secrets
+import socket as sockets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import zmq
+
+from feagi_io_host.blocking.transport import DEFAULT_MAX_FRAME_BYTES, BlockingTransport
+from feagi_io_host.blocking.worker import Worker
+from feagi_io_host.core.agent_registry import DEFAULT_TIMEOUT_S, AgentRegistry
+from feagi_io_host.core.agents import AgentCapabilities
+from feagi_io_host.core.carrier import AgentHost
+from feagi_io_host.core.errors import (
+    ClosedError,
+    ConfigError,
+    LocalError,
+    StopTimeoutError,
+    UnknownHandleError,
+)
+from feagi_io_host.core.messages import AgentConfiguration
+from feagi_io_host.core.registration import RegistrationServer
+from feagi_io_host.core.server_seams import BrainControl, ServerLimits
+from feagi_io_host.core.types import StreamType
+from feagi_io_host.transports.zmq.common import (
+    Role,
+    SocketOptions,
+    bind,
+    endpoint_url,
+    open_socket,
+)
+from feagi_io_host.transports.zmq.control import ControlLoop, ServedAgent
+from feagi_io_host.transports.zmq.publisher import StreamPublisher
+from feagi_io_host.transports.zmq.slots import EndpointSlots
+from feagi_wire.const import AGENT_ID_BYTES
+
+if TYPE_CHECKING:
+    from feagi_io_host.transports.zmq.common import ZmqContext
+
+_log = logging.getLogger("feagi_io.zmq")
+
+DEFAULT_CONTROL_PORT: Final = 30001
+DEFAULT_MAX_AGENTS: Final = 64  # each takes three sockets and two threads
+
+_OUTBOUND: Final = {
+    AgentCapabilities.RECEIVE_MOTOR_DATA: StreamType.MOTOR,
+    AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS: StreamType.VISUALIZATION,
+}
+
+
+class ZmqTransport(BlockingTransport):
+    """Lets agents register at `tcp://address:control_port` and carries their streams.
+
+    Ports are 0 for any free one; `control_url` tells which it became. `data_ports` are those that
+    may be used for the streams, three for an agent that does everything (None: any free one).
+    `advertised_address` is what agents are told to connect to, if it is not `address`.
+
+    Without a `token` of 32 bytes everybody is let in who can reach the port: addresses other than
+    loopback need `open_to_everybody` then. `on_configured` is asked, in the control thread, with
+    an agent's id and units; when it says no the agent gets no acknowledgement. Raises ConfigError
+    for settings that do not fit.
+    """
+
+    backend_name = "zmq"
+
+    def __init__(
+        self,
+        host: AgentHost,
+        *,
+        address: str = "127.0.0.1",
+        control_port: int = DEFAULT_CONTROL_PORT,
+        data_ports: Sequence[int] | None = None,
+        advertised_address: str | None = None,
+        token: bytes | None = None,
+        open_to_everybody: bool = False,
+        brain: BrainControl | None = None,
+        on_configured: Callable[[bytes, AgentConfiguration], bool] | None = None,
+        limits: ServerLimits | None = None,
+        max_agents: int = DEFAULT_MAX_AGENTS,
+        silence_timeout_s: float = DEFAULT_TIMEOUT_S,
+        options: SocketOptions | None = None,
+        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(host, max_frame_bytes=max_frame_bytes)
+        if token is None and not open_to_everybody and not _is_loopback(address):
+            raise ConfigError(
+                f"address {address} can be reached from other machines and there is no token: "
+                "give a token of 32 bytes or say open_to_everybody=True"
+            )
+        if advertised_address is None and address in ("0.0.0.0", "::", "*"):
+            raise ConfigError(
+                f"address {address} is every address of this machine: say by advertised_address "
+                "which one agents are to use"
+            )
+        self.registry = AgentRegistry(max_agents=max_agents, timeout_s=silence_timeout_s)
+        self._address = address
+        self._advertised = address if advertised_address is None else advertised_address
+        self._control_port = control_port
+        self._data_ports = data_ports
+        self._options = SocketOptions() if options is None else options
+        self._limits = ServerLimits() if limits is None else limits
+        self._token = token
+        self._brain = brain
+        self._on_configured = on_configured
+        self._clock = clock
+        self._control_url: str | None = None
+        self._context: ZmqContext | None = None
+        self._control: Worker | None = None
+        self._wake_line: tuple[sockets.socket, sockets.socket] | None = None
+        self._publishers_lock = threading.Lock()
+        self._publishers: dict[StreamPublisher, bytes] = {}
+        self._unanswerable = 0
+        self._server: RegistrationServer | None = None
+
+    @property
+    def control_url(self) -> str:
+        """Where agents register. Raises ClosedError before `start`."""
+        if self._control_url is None:
+            raise ClosedError("zmq transport was not started; start it first")
+        return self._control_url
+
+    def wait_until_subscribed(self, agent_id: bytes, timeout_s: float) -> bool:
+        """Whether the agent listens to all its streams, at the latest `timeout_s` seconds from
+        now. Frames published before that wait in the agent's channels; nothing is lost.
+
+        Raises UnknownHandleError for an agent that is not here.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        with self._publishers_lock:
+            mine = [pub for pub, owner in self._publishers.items() if owner == agent_id]
+        if not mine and all(agent.agent_id != agent_id for agent in self.agents):
+            raise UnknownHandleError(
+                f"agent {agent_id[:4].hex()}... is not on this zmq transport; "
+                f"{len(self.agents)} others are"
+            )
+        return all(pub.subscribed.wait(max(deadline_s - time.monotonic(), 0.0)) for pub in mine)
+
+    def counters(self) -> dict[str, Any]:
+        """What happened on the control channel, as RegistrationServer counts it, and
+        `unanswerable`: answers given up because their peer was gone or did not read."""
+        server = self._server
+        return {
+            **({} if server is None else server.counters()),
+            "unanswerable": self._unanswerable,
+        }
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        context: ZmqContext = zmq.Context()
+        slots = EndpointSlots(
+            context,
+            address=self._address,
+            advertised_address=self._advertised,
+            ports=self._data_ports,
+            options=self._options,
+            max_frame_bytes=self.max_frame_bytes,
+        )
+        try:
+            self._server = RegistrationServer(
+                self.registry,
+                slots,
+                new_agent_id=lambda: secrets.token_bytes(AGENT_ID_BYTES),
+                token=self._token,
+                brain=self._brain,
+                limits=self._limits,
+            )
+            router = open_socket(
+                context, Role.CONTROL, self._options, self._limits.registered_bytes
+            )
+            try:
+                port = bind(router, self._address, self._control_port)
+            except BaseException:
+                router.close(0)
+                raise
+        except BaseException:
+            context.term()
+            raise
+        self._wake_line = sockets.socketpair()
+        loop = ControlLoop(self, self._server, slots, router, self._wake_line[1])
+        self._context = context
+        self._control_url = endpoint_url(self._advertised, port)
+        self._control = Worker("feagi-io-zmq-control", loop.run, wake=self._wake)
+        self._control.start()
+        _log.info("agents register at %s", self._control_url)
+
+    def _close(self, timeout_s: float) -> None:
+        if self._control is None:
+            return
+        deadline_s = time.monotonic() + timeout_s
+        late: list[str] = []
+
+        def end(worker: Worker | StreamPublisher) -> None:
+            try:
+                worker.stop(deadline_s - time.monotonic())
+            except StopTimeoutError as error:
+                late.append(str(error))
+
+        end(self._control)  # first: it is what starts publishers
+        with self._publishers_lock:
+            publishers = tuple(self._publishers)
+        for publisher in publishers:
+            end(publisher)
+        if late:
+            # Ending the context would wait for their sockets without any bound.
+            raise StopTimeoutError(f"zmq transport: {'; '.join(late)}")
+        if self._wake_line is not None:
+            # Both ends here, not in the thread: it may be gone before it is woken.
+            for end_of_line in self._wake_line:
+                end_of_line.close()
+            self._wake_line = None
+        if self._context is not None:
+            self._context.term()
+            self._context = None
+
+    def _wake(self) -> None:
+        assert self._wake_line is not None
+        self._wake_line[0].send(b"\0")
+
+    # -- what the control thread calls ----------------------------------------------------------
+
+    def take_in(self, agent_id: bytes, slots: EndpointSlots) -> ServedAgent:
+        """For the control thread: attach a registered agent and start its publishers.
+
+        Raises ClosedError when the transport or its host does not run any more, LocalError when
+        there is no thread left.
+        """
+        record = self.registry.get(agent_id)
+        agent = self._attach(record.descriptor, record.capabilities, agent_id)
+        for capability, stream in _OUTBOUND.items():
+            slot = slots.claim(agent_id, capability)
+            if slot is None:
+                continue
+            publisher = StreamPublisher(
+                agent, stream, slot, self.max_frame_bytes, self._forget_publisher
+            )
+            with self._publishers_lock:
+                self._publishers[publisher] = agent_id
+            try:
+                publisher.start()
+            except RuntimeError as error:  # the system has no thread left
+                self._forget_publisher(publisher)
+                slot.close()
+                self._detach(agent, "no thread to serve it")
+                raise LocalError(f"no thread for the {stream.value} stream: {error}") from error
+        return ServedAgent(agent, slots.claim(agent_id, AgentCapabilities.SEND_SENSOR_DATA))
+
+    def let_go(self, served: ServedAgent, reason: str) -> None:
+        """For the control thread: detach an agent; its publishers end by themselves."""
+        self._detach(served.agent, reason)
+        if served.sensory is not None:
+            served.sensory.close()
+
+    def accepts(self, agent_id: bytes, configuration: AgentConfiguration) -> bool:
+        """For the control thread: whether the units of an agent can be had."""
+        if self._on_configured is None:
+            return True
+        try:
+            return self._on_configured(agent_id, configuration)
+        except Exception:
+            # One agent's units must not end the service for all.
+            _log.exception("units of agent %s... refused", agent_id[:4].hex())
+            return False
+
+    def now_s(self) -> float:
+        """For the control thread: the time on the transport's clock."""
+        return self._clock()
+
+    def count_unanswerable(self) -> None:
+        """For the control thread: an answer did not reach its peer."""
+        self._unanswerable += 1
+
+    def _forget_publisher(self, publisher: StreamPublisher) -> None:
+        with self._publishers_lock:
+            del self._publishers[publisher]
+
+
+def _is_loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
