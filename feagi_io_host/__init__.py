@@ -6,6 +6,7 @@ Each is imported from its home when first used, so that `import feagi_io_host` c
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels, NeuronVoxelXYZPArrays
     from feagi_io_host.nonblocking.transport import NonBlockingTransport
     from feagi_io_host.pns import PNS
+
+# Without a handler of the program's own, warnings would land on standard error by themselves.
+logging.getLogger("feagi_io").addHandler(logging.NullHandler())
 
 _HOMES = {
     "AgentCapabilities": "core.agents",

@@ -87,6 +87,16 @@ def test_bridge_to_no_port_says_so_and_fails() -> None:
     assert line["state"] == "CLOSED"
 
 
+def test_bridge_says_each_thing_once() -> None:
+    """In a process of its own: the library's log records must not reach standard error too."""
+    done = subprocess.run(
+        [sys.executable, "-m", "feagi_io_host.cli", "bridge", "--port", "/dev/no-such-port",
+         "--seconds", "0.3", "--json"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.stderr.count("no port /dev/no-such-port") == 1
+
+
 def test_bridge_to_a_port_named_twice_is_refused() -> None:
     done = feagi_io("bridge", "--port", "/dev/a", "--port", "/dev/a")
     assert done.exit_code == 1
