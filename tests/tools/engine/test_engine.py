@@ -175,8 +175,8 @@ def test_addresses_differ_and_come_back() -> None:
 
 
 def test_no_address_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    # 192.0.2.0, of the addresses for documents: no machine has one of them
-    monkeypatch.setattr("tools.engine.settings._FIRST_ADDRESS", 0xC000_0200)
+    # 240.0.0.0, reserved: unlike the addresses for documents no machine can be given one
+    monkeypatch.setattr("tools.engine.settings._FIRST_ADDRESS", 0xF000_0000)
     monkeypatch.setattr("tools.engine.settings._ADDRESSES", 250)
-    with pytest.raises(EngineUnavailableError, match=r"no address of the loopback.* 192\.0\.2\."):
+    with pytest.raises(EngineUnavailableError, match=r"no address of the loopback.* 240\.0\.0\."):
         OwnAddress()
