@@ -18,7 +18,7 @@ from feagi_wire.cortical_id import (
     pack_unit_id,
 )
 from feagi_wire.errors import E_STATE, END, check
-from feagi_wire.link import EV_DOWN, EV_FAILSAFE, EV_MOTOR, EV_UP, ticks_diff
+from feagi_wire.link import CONNECTED, EV_DOWN, EV_FAILSAFE, EV_MOTOR, EV_UP, ticks_diff
 from feagi_wire.xyzp import ValueDecoder, ValueEncoder
 
 from ._port import sleep_ms, ticks
@@ -218,7 +218,7 @@ class Agent:
     @property
     def connected(self) -> bool:
         """Whether a session with the host is up."""
-        return self.transport is not None and self.transport.link.state == 2
+        return self.transport is not None and self.transport.link.state == CONNECTED
 
     def step(self, wait_ms: int = 0) -> int:
         """Move bytes, run callbacks, send sensors when due. The link's event bits.
@@ -242,7 +242,7 @@ class Agent:
         # after the motors: a frame of a session that ended meanwhile must not have the last word
         if ev & EV_FAILSAFE and self.on_failsafe is not None:
             self.on_failsafe()
-        if t.link.state == 2 and ticks_diff(ticks(), self._last_sent) >= self.period_ms:
+        if t.link.state == CONNECTED and ticks_diff(ticks(), self._last_sent) >= self.period_ms:
             self._publish(t)
         if self._watchdog is not None:
             self._watchdog.feed()  # type: ignore[attr-defined]

@@ -7,8 +7,18 @@ from typing import Any
 
 from feagi_io_host.core.container import FeagiByteContainer
 from feagi_io_host.core.json_struct import FeagiJSON
+from feagi_io_host.core.types import FeagiByteStructureType
+from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels
 
 _SHOWN_VOXELS = 8
+
+
+def first_voxels(container: FeagiByteContainer) -> CorticalMappedXYZPNeuronVoxels | None:
+    """The voxels of the container's first XYZP struct, None without one."""
+    struct = container.try_create_struct_from_first_found_struct_of_type(
+        FeagiByteStructureType.NEURON_CATEGORICAL_XYZP
+    )
+    return struct if isinstance(struct, CorticalMappedXYZPNeuronVoxels) else None
 
 
 def container_as_data(container: FeagiByteContainer) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from feagi_io_host.bridge import BoardBridge, BoardDown, BoardLog, BoardProblem, BoardUp
+from feagi_io_host.cli.describe import first_voxels
 from feagi_io_host.core.container import FeagiByteContainer
 from feagi_io_host.core.events import SensoryData
-from feagi_io_host.core.types import CorticalID, FeagiByteStructureType
-from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels
+from feagi_io_host.core.types import CorticalID
 from feagi_io_host.pns import PNS
 
 _SHOWN_VOXELS = 6
@@ -20,10 +20,8 @@ _SHOWN_VOXELS = 6
 
 def sensed_text(container: FeagiByteContainer) -> str:
     """The areas of a sensory frame in a few words: id, then x:z of the first voxels."""
-    voxels = container.try_create_struct_from_first_found_struct_of_type(
-        FeagiByteStructureType.NEURON_CATEGORICAL_XYZP
-    )
-    if not isinstance(voxels, CorticalMappedXYZPNeuronVoxels):
+    voxels = first_voxels(container)
+    if voxels is None:
         return "no voxels"
     words = []
     for cortical_id, arrays in voxels:

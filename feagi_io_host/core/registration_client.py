@@ -142,7 +142,7 @@ class RegistrationClient:
         self._refusals = 0
         self._configuration: AgentConfiguration | None = None
         self._settling = _Settling.NOTHING
-        self._beats_out = 0  # beats without an answer yet, in this session
+        self._beats_out = 0  # beats without an answer yet, in the session
         self._actions: list[ClientAction] = []
 
     @property

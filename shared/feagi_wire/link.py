@@ -50,9 +50,9 @@ from struct import pack_into
 
 from .const import AGENT_ID_BYTES, FBC_VERSION, HEADER_BYTES, STREAM_CONTROL, STREAM_MOTOR, STREAMS
 from .container import StaticFBC
-from .errors import E_CAPACITY, E_FULL, E_RANGE, E_STATE, END, OK
+from .errors import E_CAPACITY, E_FULL, E_RANGE, E_STATE, E_TIMEOUT, END, OK
 from .framing import CRC_BYTES, Framer, frame_bytes
-from .kernels import copy8, equal8, u32
+from .kernels import copy8, u32
 
 LINK_VERSION = 1
 LINK_HEADER = 4
@@ -337,7 +337,7 @@ class Link:
                 self._hello_no = (self._hello_no + 1) & 255
                 pack_into("<BBHH", b, 0, LINK_VERSION, FBC_VERSION, 0, self.max_container())
                 self._begin(HELLO, 0, self._hello_no)
-                self.framer.add(b, 0, 6)
+                self.framer.add(b, 0, _HELLO_BYTES)
                 self.framer.add(self._hello, 0, len(self._hello))
                 self._finish()
         elif self._welcome_due:
@@ -347,7 +347,7 @@ class Link:
                 self.lost_ms, self.motor_timeout_ms, self.max_container(), now // self.ticks_per_ms,
             )  # fmt: skip
             copy8(b, 16, self.agent_id, 0, AGENT_ID_BYTES)
-            self._simple(WELCOME, 0, 16 + AGENT_ID_BYTES)
+            self._simple(WELCOME, 0, _WELCOME_BYTES)
         elif self._ack_due:
             pack_into("<HB", b, 0, self._ack_no, self._ack_code)
             kind = self._ack_due
@@ -456,7 +456,7 @@ class Link:
     @property
     def hello_span(self) -> "tuple[int, int]":
         """Host, after EV_HELLO: start and end of the board's JSON declaration in rx.buf."""
-        return RX_START + LINK_HEADER + 6, RX_START + LINK_HEADER + self.length
+        return RX_START + LINK_HEADER + _HELLO_BYTES, RX_START + LINK_HEADER + self.length
 
     @property
     def log_span(self) -> "tuple[int, int]":
@@ -482,7 +482,7 @@ class Link:
             # the host lost us, or has just come up: whatever session there was is over
             self._hello_due = True
             return self._enter(TABLE[IN_BYE][self.state], now)
-        if n < 6:
+        if n < _HELLO_BYTES:
             self.malformed += 1
             return 0
         self.peer_link = b[at]
@@ -525,7 +525,7 @@ class Link:
     def _on_welcome(self, n: int, epoch: int, now: int) -> int:
         b = self.rx.buf
         at = RX_START + LINK_HEADER
-        if self.host or n < 16 + AGENT_ID_BYTES or epoch == 0:
+        if self.host or n < _WELCOME_BYTES or epoch == 0:
             self.malformed += 1
             return 0
         self.peer_link = b[at]
@@ -713,7 +713,7 @@ class Link:
             # as a difference: the sum of a tick and a span may pass 2**30, which allocates
             if ticks_diff(now, self._request_from) > 10 * self.beat_ms * per:
                 self._request = None
-                self.nak_code = -11
+                self.nak_code = E_TIMEOUT
                 ev |= EV_NAK
             elif ticks_diff(now, self._request_at) > self.beat_ms * per:
                 self._request_at = now
@@ -725,7 +725,3 @@ class Link:
             # whoever says goodbye does not ask the other end straight back
             self._hello_due = False
         return ev
-
-    def agent_id_is(self, agent_id: "bytes | bytearray") -> bool:
-        """Whether the host gave this agent id (48 bytes)."""
-        return equal8(self.agent_id, 0, agent_id, 0, AGENT_ID_BYTES) == 1

@@ -113,7 +113,7 @@ def meeting() -> None:
     ok(all_events(line.host) & (EV_HELLO | EV_UP) == EV_HELLO | EV_UP, "host events")
     ok(all_events(line.board) & EV_UP, "board events")
     eq((board.beat_ms, board.lost_ms, board.motor_timeout_ms), (100, 450, 90), "settings")
-    ok(board.agent_id_is(bytes(48)), "agent id")
+    ok(bytes(board.agent_id) == bytes(48), "agent id")
     eq((host.peer_max, board.peer_max), (SIZE - 4, SIZE - 4), "container limits")
     line.run(2000)
     ok(line.both_connected(), "through the wrap of both clocks")

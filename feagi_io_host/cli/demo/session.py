@@ -17,10 +17,9 @@ from typing import Any
 from feagi_io_host.bridge import BoardBridge, BoardDown, BoardLog, BoardUp
 from feagi_io_host.burst.reflex import ReflexEngine
 from feagi_io_host.cli.demo.brain import CHANNELS, SENSOR_AREA, pole_brain, sensed
+from feagi_io_host.cli.describe import first_voxels
 from feagi_io_host.cli.unix_board import UnixBoard
 from feagi_io_host.core.events import SensoryData
-from feagi_io_host.core.types import FeagiByteStructureType
-from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels
 from feagi_io_host.pns import PNS
 
 FELL_RAD = 0.48  # the angle sensor ends at 0.5
@@ -74,10 +73,8 @@ class PoleWatch:
 
     def take(self, data: SensoryData) -> None:
         """Listener of the PNS's sensory_data_received."""
-        voxels = data.fbc.container.try_create_struct_from_first_found_struct_of_type(
-            FeagiByteStructureType.NEURON_CATEGORICAL_XYZP
-        )
-        if not isinstance(voxels, CorticalMappedXYZPNeuronVoxels) or SENSOR_AREA not in voxels:
+        voxels = first_voxels(data.fbc.container)
+        if voxels is None or SENSOR_AREA not in voxels:
             return
         arrays = voxels[SENSOR_AREA]
         x, _, z, _ = arrays.borrow_xyzp_vectors()

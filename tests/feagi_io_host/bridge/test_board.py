@@ -112,7 +112,7 @@ def test_a_board_becomes_an_agent_and_frames_pass_both_ways(rig: Rig, pty: PtyLi
         assert registered.agent_id == up.agent_id
         assert registered.descriptor.agent_name == "cart"
         assert board.up.wait(DEADLINE_S)
-        assert board.link.agent_id_is(up.agent_id)
+        assert bytes(board.link.agent_id) == up.agent_id
         both_ways(rig, board, up.agent_id)
         board.log(30, "warm \u2603\x1b[2J".encode())
         log = rig.logs.get(timeout=DEADLINE_S)
