@@ -187,6 +187,7 @@ class PNS:
     def publish_visualization(self, fbc: SharedFBC) -> None:
         """Show a frame to every agent with RECEIVE_NEURON_VISUALIZATIONS. Never waits: what an
         agent has not taken yet is replaced and counted. The caller keeps its own lease."""
+        self._note_emitted(fbc)
         for session in self._sessions:
             if AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS in session.capabilities:
                 session.show(fbc)
@@ -199,6 +200,7 @@ class PNS:
         waited for again before it has room. Raises DeliveryTimeoutError naming who did not
         get the frame, UnknownHandleError for an id that is not attached or takes no motor data.
         """
+        self._note_emitted(fbc)
         if agent_id is None:
             sessions: tuple[AgentSession, ...] = tuple(
                 s for s in self._sessions if AgentCapabilities.RECEIVE_MOTOR_DATA in s.capabilities
@@ -217,6 +219,11 @@ class PNS:
                 full.append(session)
         if full:
             self._press(full, len(sessions), fbc)
+
+    def _note_emitted(self, fbc: SharedFBC) -> None:
+        """Where the time to the wire begins, unless the brain has said so itself."""
+        if fbc.emitted_at_s is None:
+            fbc.emitted_at_s = self.clock()
 
     def _press(self, full: list[AgentSession], addressed: int, fbc: SharedFBC) -> None:
         missed = [session for session in full if not session.press_motor(fbc)]

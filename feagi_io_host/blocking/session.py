@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from feagi_io_host.blocking.channels import BoundedChannel
@@ -64,6 +64,9 @@ class AgentSession:
         self.counters: Mapping[StreamType, StreamCounters] = {
             stream: StreamCounters() for stream in _DATA_STREAMS
         }
+        self.time_to_wire: Mapping[StreamType, LatencyHistogram] = {
+            stream: LatencyHistogram() for stream in (StreamType.MOTOR, StreamType.VISUALIZATION)
+        }
         self._clock = clock
         self._on_sensory = on_sensory
         self._on_close = on_close
@@ -95,6 +98,19 @@ class AgentSession:
             return
         self._sensory.put(SensoryData(self.agent_id, fbc.retain(), self._clock()))
         self._on_sensory()
+
+    def narrow_motor(self, areas: Iterable[CorticalID] | None) -> None:
+        """From here on only motor frames with one of these areas (None: all) are for the agent,
+        and such without any area."""
+        self.motor_areas = None if areas is None else frozenset(areas)
+
+    def sent_to_wire(self, stream: StreamType, fbc: SharedFBC) -> None:
+        """For the carrier: a frame of `motor` or `visualization` was handed to the wire just now.
+
+        Records the time since the PNS was given the frame.
+        """
+        if fbc.emitted_at_s is not None:
+            self.time_to_wire[stream].record(self._clock() - fbc.emitted_at_s)
 
     def close(self, reason: str = "closed by its carrier") -> None:
         """Detach the agent: frames still queued are dropped, waiting carriers are woken.

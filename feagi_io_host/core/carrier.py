@@ -15,6 +15,7 @@ from typing import Protocol
 
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.delivery import DeliveryRule
+from feagi_io_host.core.messages import ConnectionProtocol
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.telemetry import StreamCounters
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
@@ -105,6 +106,13 @@ class AttachedAgent(Protocol):
     def show(self, fbc: SharedFBC) -> None:
         """Put a visualization frame in the place of the one before. Never waits."""
 
+    def sent_to_wire(self, stream: StreamType, fbc: SharedFBC) -> None:
+        """The carrier has handed a frame of `motor` or `visualization` to its wire just now."""
+
+    def narrow_motor(self, areas: Iterable[CorticalID] | None) -> None:
+        """From here on only motor frames with one of these areas (None: all) are for the agent,
+        and such without any area."""
+
     def close(self, reason: str = ...) -> None:
         """Detach the agent. Does nothing the second time."""
 
@@ -137,3 +145,28 @@ class ChannelledHost(Protocol):
         channel: ChannelMaker,
     ) -> AttachedAgent:
         """As `AgentHost.attach_agent`; `channel` is called for motor and for visualization."""
+
+
+class StreamCarrier(Protocol):
+    """Carries single streams of agents that another transport has let in.
+
+    The transport with the control channel calls, for each agent and stream it does not carry
+    itself: `offer` when the agent asks to be let in, then either `withdraw`, or `attach_agent` of
+    its host with `channel` for the stream, and `serve`. Thread-safe; nothing here waits for a peer.
+    """
+
+    @property
+    def channel(self) -> ChannelMaker:
+        """Makes the outbound channels that this carrier drains."""
+
+    def offer(
+        self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
+    ) -> str | None:
+        """A URL for one stream of one agent; None when there is none to be had."""
+
+    def withdraw(self, agent_id: bytes, capability: AgentCapabilities) -> None:
+        """Take back what `offer` gave and `serve` was not called for; nothing if there is none."""
+
+    def serve(self, agent: AttachedAgent, stream: StreamType) -> None:
+        """Carry what was offered until the agent is closed. Raises ClosedError when the carrier
+        does not run, LocalError when the system has nothing left to do it with."""

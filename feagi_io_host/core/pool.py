@@ -33,11 +33,13 @@ class SharedFBC:
     the last release raises LeaseError. Safe to use from several threads.
     """
 
-    __slots__ = ("_container", "_leases", "_lock", "_pool")
+    __slots__ = ("_container", "_leases", "_lock", "_pool", "emitted_at_s")
 
     def __init__(self, container: FeagiByteContainer, pool: BufferPool | None = None) -> None:
         """Seals `container`. For users: see `BufferPool.share`, `from_bytes` and `adopt`."""
         container._seal()
+        self.emitted_at_s: float | None = None
+        """When the brain emitted it, on the clock of the PNS; None before that."""
         self._container = container
         self._leases = 1
         self._lock = threading.Lock()

@@ -201,6 +201,28 @@ def test_motor_areas_keep_foreign_frames_away(pns: PNS, pool: BufferPool) -> Non
     assert [counter_of(left.motor.get(0.0)) for _ in range(len(left.motor))] == [0, 2, 3]
 
 
+def test_motor_areas_can_be_narrowed_while_attached(pns: PNS, pool: BufferPool) -> None:
+    session = pns.attach_agent(CART, MOTOR)
+    for counter, areas in enumerate([None, [LEFT], None]):
+        session.narrow_motor(areas)
+        with make(pool, RIGHT, counter=counter) as fbc:
+            pns.publish_motor(None, fbc)
+    assert [counter_of(session.motor.get(0.0)) for _ in range(len(session.motor))] == [0, 2]
+
+
+def test_time_to_wire_is_counted_from_the_first_publish(pns: PNS, pool: BufferPool) -> None:
+    session = pns.attach_agent(CART, MOTOR)
+    with make(pool) as fbc:
+        session.sent_to_wire(StreamType.MOTOR, fbc)  # nobody has emitted it
+        assert session.time_to_wire[StreamType.MOTOR].count == 0
+        pns.publish_motor(None, fbc)
+        emitted_at_s = fbc.emitted_at_s
+        pns.publish_motor(None, fbc)
+        assert fbc.emitted_at_s == emitted_at_s
+        session.sent_to_wire(StreamType.MOTOR, fbc)
+    assert session.time_to_wire[StreamType.MOTOR].count == 1
+
+
 def test_a_stuck_agent_is_an_error_after_the_others_were_served(pns: PNS, pool: BufferPool) -> None:
     stuck = pns.attach_agent(CART, MOTOR)
     for counter in range(3):
