@@ -105,13 +105,12 @@ class BoundedChannel(Generic[T]):
         wait. Raises DeliveryTimeoutError when it passes first, ClosedError when the channel is
         or becomes closed; the entry has then been dropped.
         """
-        items = self._items
-        if len(items) >= self._limit:
+        if len(items := self._items) < self._limit:
+            items.append(item)
+            if self._someone_sleeps:
+                self._wake_consumer()
+        else:
             self._put_at_limit(item, timeout_s)
-            return
-        items.append(item)
-        if self._someone_sleeps:
-            self._wake_consumer()
 
     def try_put(self, item: T) -> bool:
         """Hand an entry over if there is room; False at a full channel, whatever the policy.
@@ -138,12 +137,12 @@ class BoundedChannel(Generic[T]):
         or becomes closed.
         """
         try:
-            item = self._items.popleft()
+            return self._items.popleft()
         except IndexError:
             return self._get_when_empty(timeout_s)
-        if self._someone_blocked:
-            self._wake_producer()
-        return item
+        finally:  # an entry that need not be named on its way out: a twentieth of the time
+            if self._someone_blocked:
+                self._wake_producer()
 
     def get_nowait(self) -> T | None:
         """Take the oldest entry; None when there is none. Raises ClosedError when closed."""
@@ -267,14 +266,10 @@ class BoundedChannel(Generic[T]):
             if waits:
                 self._wait(gate, self._sleepers, left_s)
             try:
-                item = self._items.popleft()
+                return self._items.popleft()  # `get` wakes who waits for room
             except IndexError:
                 if not waits and left_s is not None and left_s <= 0.0:
                     return None
-                continue
-            if self._someone_blocked:
-                self._wake_producer()
-            return item
 
     def _gate_for(self, gates: deque[threading.Lock]) -> threading.Lock:
         gate = threading.Lock()

@@ -42,9 +42,11 @@ class FrameCompressor:
 
     def pack(self, frame: BytesLike) -> BytesLike:
         """The frame packed where that pays, else the same object: send what comes back."""
+        return self.pack_chosen(frame) if self.choice.wants(len(frame)) else frame
+
+    def pack_chosen(self, frame: BytesLike) -> BytesLike:
+        """As `pack`, for a frame that `choice.wants`: to ask again would count as another one."""
         plain_bytes = len(frame)
-        if not self.choice.wants(plain_bytes):
-            return frame
         began_s = self._clock()
         block: bytes = lz4.block.compress(frame, store_size=False)
         self.choice.packing_took(plain_bytes, len(block), self._clock() - began_s)

@@ -15,12 +15,18 @@ from feagi_io_host.core.errors import ClosedError, DeliveryTimeoutError
 from feagi_io_host.core.events import SensoryData
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.signal import FeagiSignal
-from feagi_io_host.core.telemetry import LatencyHistogram, StreamCounters
+from feagi_io_host.core.telemetry import (
+    LatencyHistogram,
+    QueueMark,
+    StreamCounters,
+    stream_row,
+)
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
 
 _log = logging.getLogger("feagi_io.blocking")
 
-_DATA_STREAMS = (StreamType.SENSORY, StreamType.MOTOR, StreamType.VISUALIZATION)
+_OUTBOUND = (StreamType.MOTOR, StreamType.VISUALIZATION)
+_DATA_STREAMS = (StreamType.SENSORY, *_OUTBOUND)
 
 
 def thread_channel(
@@ -64,9 +70,13 @@ class AgentSession:
         self.counters: Mapping[StreamType, StreamCounters] = {
             stream: StreamCounters() for stream in _DATA_STREAMS
         }
-        self.time_to_wire: Mapping[StreamType, LatencyHistogram] = {
-            stream: LatencyHistogram() for stream in (StreamType.MOTOR, StreamType.VISUALIZATION)
+        self.attached_at_s = clock()
+        self.latency: Mapping[StreamType, LatencyHistogram] = {
+            stream: LatencyHistogram() for stream in _DATA_STREAMS
         }
+        self._marks = {stream: QueueMark() for stream in _DATA_STREAMS}
+        self._capacity = {stream: delivery[stream].capacity for stream in _DATA_STREAMS}
+        self._counts_delivered = {stream: stream is StreamType.SENSORY for stream in _DATA_STREAMS}
         self._clock = clock
         self._on_sensory = on_sensory
         self._on_close = on_close
@@ -97,6 +107,7 @@ class AgentSession:
             counters.count_dropped("not permitted")
             return
         self._sensory.put(SensoryData(self.agent_id, fbc.retain(), self._clock()))
+        self._marks[StreamType.SENSORY].note(len(self._sensory))
         self._on_sensory()
 
     def narrow_motor(self, areas: Iterable[CorticalID] | None) -> None:
@@ -104,13 +115,20 @@ class AgentSession:
         and such without any area."""
         self.motor_areas = None if areas is None else frozenset(areas)
 
+    @property
+    def time_to_wire(self) -> Mapping[StreamType, LatencyHistogram]:
+        """Per outbound stream: from `PNS.publish_*` until the carrier has sent the frame."""
+        return {stream: self.latency[stream] for stream in _OUTBOUND}
+
     def sent_to_wire(self, stream: StreamType, fbc: SharedFBC) -> None:
         """For the carrier: a frame of `motor` or `visualization` was handed to the wire just now.
 
-        Records the time since the PNS was given the frame.
+        Counts it as delivered and records the time since the PNS was given the frame.
         """
+        self._counts_delivered[stream] = True
+        self.counters[stream].count_delivered()
         if fbc.emitted_at_s is not None:
-            self.time_to_wire[stream].record(self._clock() - fbc.emitted_at_s)
+            self.latency[stream].record(self._clock() - fbc.emitted_at_s)
 
     def close(self, reason: str = "closed by its carrier") -> None:
         """Detach the agent: frames still queued are dropped, waiting carriers are woken.
@@ -125,32 +143,33 @@ class AgentSession:
         return self.motor.closed
 
     def snapshot(self) -> dict[str, Any]:
-        """Per data stream: the counters, and the frames `queued` in its channel now."""
+        """Per data stream what `stream_row` says of it, and its `latency`: for sensory from
+        `submit_sensory` to the brain, for the others the time to the wire."""
         return {
-            stream.name.lower(): self._stream_snapshot(stream, channel)
-            for stream, channel in (
-                (StreamType.SENSORY, self._sensory),
-                (StreamType.MOTOR, self.motor),
-                (StreamType.VISUALIZATION, self.visualization),
-            )
+            stream.value: {**row, "latency": self.latency[stream].snapshot()}
+            for stream, row in self.rows().items()
         }
 
-    def _stream_snapshot(
-        self, stream: StreamType, channel: FrameChannel | BoundedChannel[SensoryData]
-    ) -> dict[str, Any]:
-        queued = len(channel)
-        row: dict[str, Any] = dict(self.counters[stream].snapshot())
-        dropped = row["dropped"]
-        for reason, frames in channel.drops_by_reason().items():
-            dropped[reason] = dropped.get(reason, 0) + frames
-        if stream is not StreamType.SENSORY:
-            # The carrier takes these from the channel directly, so what was handed in and is
-            # neither dropped nor queued has been taken.
-            row["delivered"] = max(row["sent"] - sum(dropped.values()) - queued, 0)
-        row["queued"] = queued
-        return row
+    def rows(self) -> dict[StreamType, dict[str, Any]]:
+        """Per data stream what `stream_row` says of it."""
+        channels: dict[StreamType, FrameChannel | BoundedChannel[SensoryData]] = {
+            StreamType.SENSORY: self._sensory,
+            StreamType.MOTOR: self.motor,
+            StreamType.VISUALIZATION: self.visualization,
+        }
+        return {
+            stream: stream_row(
+                self.counters[stream],
+                channel.drops_by_reason(),
+                self._marks[stream],
+                queued=len(channel),
+                capacity=self._capacity[stream],
+                counts_delivered=self._counts_delivered[stream],
+            )
+            for stream, channel in channels.items()
+        }
 
-    def deliver_one(self, signal: FeagiSignal[SensoryData], latency: LatencyHistogram) -> bool:
+    def deliver_one(self, signal: FeagiSignal[SensoryData]) -> bool:
         """For the PNS: emit the oldest waiting sensory frame; False when there is none."""
         try:
             data = self._sensory.get_nowait()
@@ -159,7 +178,7 @@ class AgentSession:
         if data is None:
             return False
         self.counters[StreamType.SENSORY].count_delivered()
-        latency.record(self._clock() - data.received_at_s)
+        self.latency[StreamType.SENSORY].record(self._clock() - data.received_at_s)
         try:
             signal.emit(data)
         finally:
@@ -183,6 +202,7 @@ class AgentSession:
             return True
         if taken:
             self._stalled = False
+            self._marks[StreamType.MOTOR].note(len(self.motor))
         else:
             fbc.release()
         return taken
@@ -201,6 +221,7 @@ class AgentSession:
             self._stalled = True
             return False
         self._stalled = False
+        self._marks[StreamType.MOTOR].note(len(self.motor))
         return True
 
     def show(self, fbc: SharedFBC) -> None:
@@ -208,5 +229,6 @@ class AgentSession:
         self.counters[StreamType.VISUALIZATION].count_sent(len(fbc))
         try:
             self.visualization.put(fbc.retain())
+            self._marks[StreamType.VISUALIZATION].note(len(self.visualization))
         except ClosedError:
             _log.debug("visualization for %s, which is leaving", self.descriptor.agent_name)

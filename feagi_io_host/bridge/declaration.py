@@ -20,10 +20,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from feagi_io_host.core.errors import FeagiDataError
+from feagi_io_host.core.errors import ConfigError, FeagiDataError
 from feagi_io_host.core.json_struct import value_from_text
 from feagi_io_host.core.types import CorticalID
-from feagi_wire.cortical_id import FRACTIONAL, POSE_ESTIMATION, pack_unit_id
+from feagi_io_host.core.unit_table import RESOLUTIONS, Form, UnitKind, kind_by_code
+from feagi_io_host.core.units import DeclaredUnit, areas_of_kind
+from feagi_wire.cortical_id import FRACTIONAL, INCREMENTAL, POSE_ESTIMATION, pack_unit_id
 from feagi_wire.errors import OK
 
 MAX_DECLARATION_BYTES: Final = 16384
@@ -77,6 +79,81 @@ class BoardDeclaration:
     def motor_areas(self) -> frozenset[CorticalID]:
         """The areas that may be sent to the board."""
         return frozenset(unit.cortical_id for unit in self.motors)
+
+    def declared_units(self) -> tuple[DeclaredUnit, ...]:
+        """The same for the agent configuration of an engine, sensors first.
+
+        Areas that belong to one unit and group become one unit, with all its areas even where the
+        board has declared only some. A unit of voxels (MiscData and its like) becomes one of
+        width and height 1. Raises FeagiDataError, naming every unit that a configuration cannot
+        tell and why; none is left out in silence.
+        """
+        parts: dict[tuple[str, int, bool, bool], list[UnitDeclaration]] = {}
+        faults = []
+        for unit in (*self.sensors, *self.motors):
+            try:
+                parts.setdefault(_unit_of(unit), []).append(unit)
+            except FeagiDataError as error:
+                faults.append(f"{bytes(unit.cortical_id)!r}: {error}")
+        found = []
+        for (code, group, incremental, fractional), areas in parts.items():
+            try:
+                found.append(_gathered(kind_by_code(code), group, incremental, fractional, areas))
+            except (ConfigError, FeagiDataError) as error:
+                names = ", ".join(repr(bytes(area.cortical_id)) for area in areas)
+                faults.append(f"{names}: {error}")
+        if faults:
+            raise FeagiDataError(
+                f"board {self.name!r} declares what an agent configuration cannot tell: "
+                f"{'; '.join(faults)}"
+            )
+        return tuple(found)
+
+
+def _unit_of(unit: UnitDeclaration) -> tuple[str, int, bool, bool]:
+    """Code, group, incremental and fractional of the unit that an area belongs to."""
+    area = unit.cortical_id
+    kind = kind_by_code(area[:_UNIT_CHARS].decode())
+    group = int.from_bytes(area[6:8], "little")
+    # Areas with a fixed handling of their own say nothing about the unit's.
+    free = any(known.change is None for known in kind.areas)
+    incremental = free and bool(area[5] & INCREMENTAL)
+    known = areas_of_kind(kind, group, incremental=incremental, fractional=unit.fractional)
+    if area not in known:
+        expected = " ".join(f"{k[4]:02x}{k[5]:02x}" for k in known)
+        raise FeagiDataError(
+            f"data type, sub-unit and flags are {area[4]:02x}{area[5]:02x}; {kind.name} has "
+            f"{expected}"
+        )
+    if unit.signed != kind.signed:
+        raise FeagiDataError(f"{kind.name} is {'' if kind.signed else 'un'}signed")
+    return kind.code, group, incremental, unit.fractional
+
+
+def _gathered(
+    kind: UnitKind, group: int, incremental: bool, fractional: bool, areas: list[UnitDeclaration]
+) -> DeclaredUnit:
+    channels = {area.channels for area in areas}
+    if len(channels) > 1:
+        raise FeagiDataError(f"channels of one unit are {sorted(channels)}; they have to agree")
+    steps = [area.resolution for area in areas]
+    resolution: int | tuple[int, ...] | None = None
+    dims = None
+    if kind.form is Form.VOLUME:
+        dims = (1, 1, steps[0])
+    elif kind.form is Form.GAZE and len(areas) == RESOLUTIONS[Form.GAZE]:
+        # its areas have a resolution each, told in the order of the sub-units
+        resolution = tuple(a.resolution for a in sorted(areas, key=lambda a: a.cortical_id[4] >> 4))
+    elif kind.form in RESOLUTIONS:
+        if len(set(steps)) > 1:
+            raise FeagiDataError(f"resolutions of one unit are {steps}; they have to agree")
+        resolution = steps[0]
+    elif kind.form is Form.PLANE:
+        raise FeagiDataError(f"{kind.name} needs width and height, which a board does not declare")
+    return DeclaredUnit(
+        kind.code, group, channels.pop(), resolution,
+        fractional=fractional, incremental=incremental, dims=dims,
+    )  # fmt: skip
 
 
 def parse_declaration(text: bytes | bytearray | memoryview) -> BoardDeclaration:

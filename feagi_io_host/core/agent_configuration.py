@@ -10,8 +10,8 @@
                  "io_configuration_flags": {...}}
     properties  one choice, such as {"Percentage": [{"value": 8}, "Linear", false, "D1"]}
 
-The engine ignores a configuration that lacks a key or names a unit it does not know. Names of
-units are not checked here: new ones come with each release, and it is the brain that knows them.
+The engine ignores a configuration that lacks a key or names a unit it does not know. Here only the
+shape is checked; `core.units` knows the units.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ OUTPUT_UNITS: Final = "output_units_and_decoder_properties"
 MAX_UNITS: Final = 1024
 MAX_CHANNELS: Final = 16384  # of one unit
 MAX_UNIT_NAME_CHARS: Final = 64
+MAX_UNIT_INDEX: Final = 65535  # the group of a cortical id
 
-_MAX_UNIT_INDEX: Final = 65535  # the group of a cortical id
 _PAIR: Final = 2
 
 
@@ -60,7 +60,7 @@ def _check_unit(entry: object, place: str) -> None:
         raise FeagiDataError(f"{place} is {came}; a pair of unit and properties is expected")
     unit, properties = entry
     try:
-        whole(member(unit, "cortical_unit_index", int), "cortical_unit_index", _MAX_UNIT_INDEX)
+        whole(member(unit, "cortical_unit_index", int), "cortical_unit_index", MAX_UNIT_INDEX)
         channels = member(unit, "device_grouping", list)
         member(unit, "io_configuration_flags", dict)
     except FeagiDataError as error:

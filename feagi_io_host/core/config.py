@@ -50,18 +50,25 @@ class ZmqEndpoints:
     """Where the PNS listens over ZMQ: `tcp://host:port`. `rest` is where agents register.
 
     Port 0 or * lets the system choose. The default host is this machine alone; the ports are
-    FEAGI's.
+    FEAGI's. `advertised_address` is what agents are told to connect to, where that is not the host
+    of the URLs.
     """
 
     rest: str = f"tcp://{DEFAULT_HOST}:30001"
     motor: str = f"tcp://{DEFAULT_HOST}:5564"
     viz: str = f"tcp://{DEFAULT_HOST}:5562"
     sensory: str = f"tcp://{DEFAULT_HOST}:5555"
+    advertised_address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StreamTransports:
-    """The transport of each stream, by its name in the transport registry."""
+    """The transport of each stream, by its name in the transport registry.
+
+    `zmq.nonblocking` asks for the one that lives in an event loop, `zmq.blocking` for the one of
+    threads; `zmq` alone is the one of threads, where there is one. Streams that name the same
+    share it; the one of `control` lets the agents in, the others carry for it.
+    """
 
     control: str = "zmq"
     sensory: str = "zmq"
@@ -86,10 +93,12 @@ class PNSLimits:
 class AuthSettings:
     """`token_file` holds the token that agents must show, as 32 bytes or 64 hexadecimal digits.
 
-    None lets everybody in. The token itself is in no setting, so that no listing can show it.
+    None lets everybody in, which is refused for addresses that other machines can reach unless
+    `open_to_everybody`. The token itself is in no setting, so that no listing can show it.
     """
 
     token_file: Path | None = None
+    open_to_everybody: bool = False
 
     def read_token(self) -> bytes | None:
         """The 32 bytes of the token; None without a file.
@@ -285,7 +294,7 @@ class PNSConfig:
     def _check_ports(self) -> None:
         """No two endpoints on one port of one interface."""
         seen: list[tuple[str, str, str]] = []
-        for path in (path for path in SETTINGS if path.startswith("zmq.")):
+        for path in ("zmq.rest", "zmq.motor", "zmq.viz", "zmq.sensory"):
             host, _, port = str(_value_at(self, path)).removeprefix("tcp://").rpartition(":")
             if port == "*" or int(port) == 0:
                 continue

@@ -23,6 +23,8 @@
         RemoteError                  the other side misbehaved
           LinkVersionError           the board speaks another link or container version
           NotABoardError             a REPL, an echo or noise answered instead of a board
+          RegistrationRefusedError   the server does not let this agent in; says why
+          ConfigurationRefusedError  the server does not take this agent's units
         PortError                    a serial or network port cannot be used; says why
           PortNotFoundError  PortBusyError  PortPermissionError
         DeliveryTimeoutError         a deadline of the delivery table passed
@@ -116,6 +118,19 @@ class LinkVersionError(RemoteError):
 
 class NotABoardError(RemoteError):
     """A REPL, an echo or noise answered instead of a board running the agent."""
+
+
+class RegistrationRefusedError(RemoteError):
+    """The server does not let this agent in; `reason` is its own word for why, "" if it gave
+    none."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class ConfigurationRefusedError(RemoteError):
+    """The server does not take the units that this agent has."""
 
 
 class PortError(FeagiIOError):

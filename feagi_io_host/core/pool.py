@@ -6,8 +6,8 @@
     the last release gives the memory back to the pool
 
 After warm-up a burst allocates no payload memory. Memory that somebody still looks at when the
-last lease is given back (a kept array, a frame in flight inside a socket library) is not reused:
-nobody ever sees a buffer change under him.
+last lease is given back (a kept array, a frame in flight inside a socket library) rests until
+nobody does: nobody ever sees a buffer change under him.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ def _too_late() -> LeaseError:
 class BufferPool:
     """Containers whose memory is used again. Safe to use from several threads.
 
-    At most `max_free` idle buffers are kept; further ones are let go.
+    At most `max_free` idle buffers are kept, and as many that somebody still looks at; further ones
+    are let go.
     """
 
     def __init__(self, max_free: int = DEFAULT_MAX_FREE) -> None:
@@ -143,6 +144,7 @@ class BufferPool:
         # The buffer given back last is handed out first: its memory is still in the cache, and
         # its remembered layout is most likely the one of the next burst.
         self._free: deque[FrameBuffer] = deque()
+        self._resting: deque[FrameBuffer] = deque(maxlen=max_free)
         self._lock = threading.Lock()
         self._created = 0
         self._leased = 0
@@ -157,11 +159,9 @@ class BufferPool:
         """
         with self._lock:
             self._leased += 1
-            if self._free:
-                buffer = self._free.pop()
-            else:
+            buffer = self._free.pop() if self._free else self._take_rested()
+            if buffer is None:
                 self._created += 1
-                buffer = None
         container = FeagiByteContainer.__new__(FeagiByteContainer)
         container._attach(FrameBuffer() if buffer is None else buffer)
         container._lessor = self
@@ -186,7 +186,7 @@ class BufferPool:
         """What happened so far.
 
         created: buffers made; leased: out now; free: idle now; released: leases ended;
-        let_go: not kept because the pool was full; still_viewed: not kept because somebody still
+        let_go: not kept because the pool was full; still_viewed: put to rest because somebody still
         looked at the memory.
         """
         with self._lock:
@@ -204,6 +204,15 @@ class BufferPool:
             raise LeaseError("this container was not acquired from this pool, or was given back")
         container._refuse_if_closed_for_writing()
 
+    def _take_rested(self) -> FrameBuffer | None:
+        """A buffer that was still looked at when it came back, and is not any more."""
+        for _ in range(len(self._resting)):
+            buffer = self._resting.popleft()
+            if buffer.outstanding_views() == 0:
+                return buffer
+            self._resting.append(buffer)
+        return None
+
     def _take_back(self, container: FeagiByteContainer) -> None:
         container._lessor = None
         buffer = container._detach()
@@ -211,8 +220,9 @@ class BufferPool:
         with self._lock:
             self._leased -= 1
             self._released += 1
-            if viewed:
+            if buffer is not None and viewed:
                 self._still_viewed += 1
+                self._resting.append(buffer)
             elif buffer is None or len(self._free) >= self._max_free:
                 self._let_go += 1
             else:

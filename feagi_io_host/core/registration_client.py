@@ -132,6 +132,8 @@ class RegistrationClient:
         """How often the agent was let in; more than once means that it came back."""
         self.ignored = 0
         """Messages that could not be read or that nobody waited for."""
+        self.refusal: RefusalReason | None = None
+        """Why the last attempt was refused; None when it was not, or had no answer."""
         self._jitter = jitter
         self._heartbeat = Heartbeat(heartbeat)
         self._phase = _Phase.IDLE
@@ -270,11 +272,13 @@ class RegistrationClient:
         self._connect_by_s = None if limit is None else now_s + limit
         self._attempts = 0
         self._refusals = 0
+        self.agent_id = NO_AGENT_ID
         self._actions.append(NewSession())
         self._ask_in(reason, now_s, message)
 
     def _ask_in(self, reason: str, now_s: float, message: Any) -> None:
         self._attempts += 1
+        self.refusal = None
         self._move(_Phase.REGISTERING, reason)
         self._due_s = now_s + self.timing.answer_timeout_s
         self._actions.append(Send(encode_control(self.request)))
@@ -284,6 +288,7 @@ class RegistrationClient:
         self._back_off(reason, now_s)
 
     def _refused(self, reason: str, now_s: float, message: RegistrationRefusal) -> None:
+        self.refusal = message.reason
         if message.reason is RefusalReason.INVALID_AUTH:
             self._fail(f"{reason}: the server does not take this token", now_s)
             return
@@ -308,7 +313,8 @@ class RegistrationClient:
         self._connect_by_s = None
         self._beats_out = 0
         self._due_s = None
-        self._actions.append(OpenStreams(message.agent_id, message.endpoints))
+        asked_for = {flag: message.endpoints[flag] for flag in self.request.capabilities}
+        self._actions.append(OpenStreams(message.agent_id, asked_for))
         self._move(_Phase.ACTIVE, reason)
         if self._configuration is None:
             self._heartbeat.start(now_s)

@@ -28,7 +28,9 @@ DEFAULT_HOST: Final = "127.0.0.1"
 _SHOWN_CHARS: Final = 120  # of a value in a message
 _U32_MAX: Final = (1 << 32) - 1
 _TCP: Final = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5}|\*)")
-_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_HOST: Final = re.compile(r"[0-9A-Fa-f:.]+|[A-Za-z0-9._-]+")
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}(\.(blocking|nonblocking))?")
+_WORDS: Final = {"true": True, "false": False}
 # 32 bytes as people write them, in hexadecimal or base64. A path looks different.
 _TOKEN_TEXT: Final = re.compile(r"[0-9A-Fa-f]{64}|[A-Za-z0-9+/_-]{43}=")
 
@@ -83,6 +85,18 @@ def _url(value: object) -> object:
     return value
 
 
+def _host(value: object) -> object:
+    if not isinstance(value, str) or not _HOST.fullmatch(value):
+        raise ValueError
+    return value
+
+
+def _flag(value: object) -> object:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
 def _name(value: object) -> object:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise ValueError
@@ -99,7 +113,12 @@ def _file(value: object) -> object:
 
 
 _URL: Final = Kind("a URL tcp://host:port, with a port from 0 to 65535 or *,", _url)
-_TRANSPORT: Final = Kind("the name of a transport (a to z, 0 to 9, _ and -)", _name)
+_ADDRESS: Final = Kind("the name or the IP address of a machine, without port,", _host)
+_FLAG: Final = Kind("true or false", _flag, lambda text: _WORDS.get(text, text))
+_TRANSPORT: Final = Kind(
+    "the name of a transport (a to z, 0 to 9, _ and -), with .blocking or .nonblocking or without,",
+    _name,
+)
 _FILE: Final = Kind("the path of a file (not the token itself)", _file)
 _MODE: Final = Kind(" or ".join(repr(mode.value) for mode in CompressionMode), CompressionMode)
 _CAPACITY: Final = _whole(1, 1_000_000)
@@ -110,6 +129,7 @@ SETTINGS: Final[Mapping[str, Kind]] = MappingProxyType(
         "zmq.motor": _URL,
         "zmq.viz": _URL,
         "zmq.sensory": _URL,
+        "zmq.advertised_address": _ADDRESS,
         "transport.control": _TRANSPORT,
         "transport.sensory": _TRANSPORT,
         "transport.motor": _TRANSPORT,
@@ -120,6 +140,7 @@ SETTINGS: Final[Mapping[str, Kind]] = MappingProxyType(
         # A registration request of the real client has 432 bytes.
         "limits.unregistered_bytes": _whole(512, 1 << 20),
         "auth.token_file": _FILE,
+        "auth.open_to_everybody": _FLAG,
         "compression.mode": _MODE,
         "compression.threshold_bytes": _whole(0, _U32_MAX),
         "compression.max_frame_bytes": _whole(HEADER_BYTES, _U32_MAX),
@@ -132,6 +153,7 @@ SETTINGS: Final[Mapping[str, Kind]] = MappingProxyType(
 # What may be left without a value; it is None then.
 OPTIONAL: Final = frozenset(
     {
+        "zmq.advertised_address",
         "auth.token_file",
         "delivery.sensory.capacity",
         "delivery.motor.capacity",

@@ -3,12 +3,21 @@
 
 Recording costs a lock and an increment; nothing is allocated per sample. `snapshot()` gives
 plain dictionaries of numbers, ready for JSON.
+
+    LatencyHistogram   how long something took
+    StreamCounters     what became of the frames of one stream of one agent
+    QueueMark          how full its channel was
+    StreamTotals       all of these added up over several agents
 """
 
 from __future__ import annotations
 
 import threading
 from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 # A histogram bucket is 1/16 of an octave: a percentile read from it is at most 6.25 % above
 # the sample. 40 octaves of nanoseconds reach 18 minutes; what is longer counts as that.
@@ -57,6 +66,18 @@ class LatencyHistogram:
             self._sum_ns += ns
             self._max_ns = max(self._max_ns, ns)
 
+    def merge(self, other: LatencyHistogram) -> None:
+        """Add the samples of another one, which keeps its own."""
+        with other._lock:
+            counts = np.frombuffer(other._counts, np.uint64).copy()
+            total, sum_ns, max_ns = other._total, other._sum_ns, other._max_ns
+        with self._lock:
+            mine = np.frombuffer(self._counts, np.uint64)
+            np.add(mine, counts, out=mine)
+            self._total += total
+            self._sum_ns += sum_ns
+            self._max_ns = max(self._max_ns, max_ns)
+
     def percentile_s(self, percent: float) -> float:
         """The latency in seconds that `percent` of the samples do not exceed; 0.0 without
         samples. At most 6.25 % above the true value, never above the largest sample."""
@@ -86,15 +107,12 @@ class LatencyHistogram:
     def _percentile_ns(self, percent: float) -> int:
         if self._total == 0:
             return 0
-        wanted = max(1.0, self._total * percent / 100.0)
-        seen = 0
-        for bucket, count in enumerate(self._counts):
-            seen += count
-            # The product above may come out a hair over a whole number; half a sample of
-            # slack cannot skip or add a bucket's worth of samples.
-            if count and seen >= wanted - 1e-6:
-                return min(_upper_ns(bucket), self._max_ns)
-        return self._max_ns
+        # The product may come out a hair over a whole number; half a sample of slack cannot skip
+        # or add a bucket's worth of samples.
+        wanted = max(1.0, self._total * percent / 100.0) - 1e-6
+        seen = np.cumsum(np.frombuffer(self._counts, np.uint64))
+        bucket = int(np.searchsorted(seen, wanted))
+        return min(_upper_ns(bucket), self._max_ns)
 
 
 class StreamCounters:
@@ -154,3 +172,108 @@ class StreamCounters:
                 "bytes": self._bytes,
                 "dropped": dict(self._dropped),
             }
+
+
+class QueueMark:
+    """The most entries that were seen in a channel: ever, and since this was last asked.
+
+    Thread-safe.
+    """
+
+    __slots__ = ("_ever", "_lately", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ever = 0
+        self._lately = 0
+
+    def note(self, entries: int) -> None:
+        """The channel holds so many now."""
+        if entries <= self._lately:  # it only grows while nobody asks
+            return
+        with self._lock:
+            self._lately = max(self._lately, entries)
+            self._ever = max(self._ever, entries)
+
+    def take(self, now: int) -> tuple[int, int]:
+        """The most ever and the most since the last call; from here on it counts from `now`."""
+        with self._lock:
+            lately = max(self._lately, now)
+            self._lately = now
+            self._ever = max(self._ever, now)
+            return self._ever, lately
+
+
+class StreamTotals:
+    """The figures of one stream over several agents. Used under its owner's lock.
+
+    The keys are those of `stream_row`; `high_water` and the saturations are those of the agent
+    where they are highest.
+    """
+
+    __slots__ = ("_dropped", "_highest", "_summed", "latency")
+
+    def __init__(self) -> None:
+        self.latency = LatencyHistogram()
+        self._summed: dict[str, int] = dict.fromkeys(_SUMMED, 0)
+        self._highest: dict[str, float] = dict.fromkeys(_HIGHEST, 0)
+        self._dropped: dict[str, int] = {}
+
+    def add(self, row: Mapping[str, Any], latency: LatencyHistogram) -> None:
+        """Count in what one agent's row says."""
+        for key in _SUMMED:
+            self._summed[key] += row[key]
+        for key in _HIGHEST:
+            self._highest[key] = max(self._highest[key], row[key])
+        for reason, frames in row["dropped"].items():
+            self._dropped[reason] = self._dropped.get(reason, 0) + frames
+        self.latency.merge(latency)
+
+    def merge(self, other: StreamTotals) -> None:
+        """Count in other totals."""
+        self.add(other._row(), other.latency)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain data, with `latency` as the histogram's snapshot."""
+        return {**self._row(), "latency": self.latency.snapshot()}
+
+    def _row(self) -> dict[str, Any]:
+        return {**self._summed, "dropped": dict(self._dropped), **self._highest}
+
+
+_SUMMED = ("sent", "delivered", "bytes", "queued", "in_flight")
+_HIGHEST = ("high_water", "saturation", "saturation_lately")
+
+
+def stream_row(
+    counters: StreamCounters,
+    channel_drops: Mapping[str, int],
+    mark: QueueMark,
+    *,
+    queued: int,
+    capacity: int,
+    counts_delivered: bool,
+) -> dict[str, Any]:
+    """The figures of one stream of one agent, as plain data.
+
+    `sent` frames of `bytes` bytes were handed in; each was `delivered`, `dropped` for a reason,
+    is `queued`, or `in_flight` between the channel and its end. Where nobody counts what arrives
+    (`counts_delivered` is false), what left the channel counts as delivered. `high_water` is the
+    most that was queued, `saturation` its share of the capacity, `saturation_lately` the same
+    since the row before.
+    """
+    row: dict[str, Any] = dict(counters.snapshot())
+    dropped: dict[str, int] = row["dropped"]
+    for reason, frames in channel_drops.items():
+        dropped[reason] = dropped.get(reason, 0) + frames
+    # The parts are read one after the other while frames move: never below nothing.
+    left = max(row["sent"] - sum(dropped.values()) - queued, 0)
+    if not counts_delivered:
+        row["delivered"] = left
+    ever, lately = mark.take(queued)
+    row["queued"] = queued
+    row["in_flight"] = max(left - row["delivered"], 0)
+    row["high_water"] = ever
+    row["saturation"] = min(ever / capacity, 1.0)
+    row["saturation_lately"] = min(lately / capacity, 1.0)
+    return row

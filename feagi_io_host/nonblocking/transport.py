@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import ClassVar, Self
+from types import MappingProxyType, TracebackType
+from typing import ClassVar, Final, Self
 
 from feagi_io_host.core.agents import AgentCapabilities
-from feagi_io_host.core.carrier import AttachedAgent, ChannelledHost, FrameChannel
+from feagi_io_host.core.carrier import AttachedAgent, ChannelledHost, ChannelMaker, FrameChannel
 from feagi_io_host.core.delivery import DeliveryRule
 from feagi_io_host.core.errors import (
     ClosedError,
@@ -33,19 +33,30 @@ from feagi_io_host.nonblocking.channels import AsyncBoundedChannel
 
 DEFAULT_MAX_FRAME_BYTES = 64 << 20
 _LATE_CLOSE_S = 1.0
+_NOT_CARRIED: Final[Mapping[StreamType, ChannelMaker]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoopAgent:
-    """An attached agent and the two channels that its transport awaits.
+    """An attached agent and the channels that its transport awaits: both, unless another
+    transport carries one of the streams.
 
     `motor_deadline_s` is how long `publish_motor` waits for room in `motor`.
     """
 
     session: AttachedAgent
-    motor: AsyncBoundedChannel[SharedFBC]
-    visualization: AsyncBoundedChannel[SharedFBC]
+    channels: Mapping[StreamType, AsyncBoundedChannel[SharedFBC]]
     motor_deadline_s: float
+
+    @property
+    def motor(self) -> AsyncBoundedChannel[SharedFBC]:
+        """Motor frames for the agent, in order. KeyError when another transport carries them."""
+        return self.channels[StreamType.MOTOR]
+
+    @property
+    def visualization(self) -> AsyncBoundedChannel[SharedFBC]:
+        """The newest visualization frame. KeyError when another transport carries them."""
+        return self.channels[StreamType.VISUALIZATION]
 
 
 class NonBlockingTransport(ABC):
@@ -159,7 +170,7 @@ class NonBlockingTransport(ABC):
         if not full:
             return
         taken = await asyncio.gather(*(_press(agent, fbc) for agent in full))
-        missed = [a.motor.name for a, done in zip(full, taken, strict=True) if not done]
+        missed = [a.session.motor.name for a, done in zip(full, taken, strict=True) if not done]
         if missed:
             raise DeliveryTimeoutError(
                 f"motor frame of {len(fbc)} bytes not taken in time by {len(missed)} of "
@@ -198,8 +209,12 @@ class NonBlockingTransport(ABC):
         agent_id: bytes | None = None,
         *,
         motor_areas: Iterable[CorticalID] | None = None,
+        carried: Mapping[StreamType, ChannelMaker] = _NOT_CARRIED,
     ) -> LoopAgent:
-        """Attach an agent to the host. Raises what the host raises, ClosedError when stopped."""
+        """Attach an agent to the host. Raises what the host raises, ClosedError when stopped.
+
+        `carried` makes the channels of streams that another transport drains.
+        """
         self._refuse_unless_running()
         made: dict[StreamType, AsyncBoundedChannel[SharedFBC]] = {}
         deadlines_s: dict[StreamType, float] = {}
@@ -207,20 +222,18 @@ class NonBlockingTransport(ABC):
         def channel(
             rule: DeliveryRule, *, on_drop: Callable[[SharedFBC], object], name: str
         ) -> FrameChannel:
+            deadlines_s[rule.stream] = rule.deadline_s or 0.0
+            elsewhere = carried.get(rule.stream)
+            if elsewhere is not None:
+                return elsewhere(rule, on_drop=on_drop, name=name)
             awaited = AsyncBoundedChannel[SharedFBC].for_rule(rule, on_drop=on_drop, name=name)
             made[rule.stream] = awaited
-            deadlines_s[rule.stream] = rule.deadline_s or 0.0
-            return awaited.thread_side
+            return self._thread_side(awaited)
 
         session = self._host.attach_agent(
             descriptor, capabilities, agent_id, motor_areas=motor_areas, channel=channel
         )
-        agent = LoopAgent(
-            session,
-            made[StreamType.MOTOR],
-            made[StreamType.VISUALIZATION],
-            deadlines_s[StreamType.MOTOR],
-        )
+        agent = LoopAgent(session, made, deadlines_s[StreamType.MOTOR])
         if self._stopped:  # by a listener that heard of the agent
             session.close(f"{self.backend_name} transport stopped")
             raise self._closed_error()
@@ -232,6 +245,10 @@ class NonBlockingTransport(ABC):
         if self._by_id.get(agent.session.agent_id) is agent:
             del self._by_id[agent.session.agent_id]
         agent.session.close(reason)
+
+    def _thread_side(self, awaited: AsyncBoundedChannel[SharedFBC]) -> FrameChannel:
+        """The host's side of a channel: where a subclass can send what it is given at once."""
+        return awaited.thread_side
 
     def _refuse_too_large(self, fbc: SharedFBC) -> None:
         if len(fbc) > self.max_frame_bytes:
@@ -256,10 +273,30 @@ class NonBlockingTransport(ABC):
 
 async def _press(agent: LoopAgent, fbc: SharedFBC) -> bool:
     """Wait for room in one agent's motor channel; an agent that leaves takes everything."""
+    awaited = agent.channels.get(StreamType.MOTOR)
+    if awaited is None:
+        return await _press_in_thread(agent.session, fbc)
     try:
-        await agent.motor.put(fbc.retain(), agent.motor_deadline_s)
+        await awaited.put(fbc.retain(), agent.motor_deadline_s)
     except ClosedError:
         return True
     except DeliveryTimeoutError:
         return False
     return True
+
+
+async def _press_in_thread(session: AttachedAgent, fbc: SharedFBC) -> bool:
+    """The same for a channel that another transport drains: perhaps only threads can wait."""
+    lease = fbc.retain()
+
+    def press() -> bool:
+        with lease:
+            return session.press_motor(lease)
+
+    try:
+        pressing = asyncio.get_running_loop().run_in_executor(None, press)
+    except BaseException:
+        lease.release()
+        raise
+    # Shielded: a call that is taken back before its thread begins would keep the lease for ever.
+    return await asyncio.shield(pressing)

@@ -281,6 +281,7 @@ class TransportContract(ContractWorld):
                 transport.publish_visualization(fbc)
             assert counter_of(peer.receive_visualization(PATIENCE_S)) == 1
             transport.stop()
+            peer.close()
 
         live_once()  # whatever a library keeps for the process is there from here on
         before = Residue()

@@ -19,7 +19,6 @@ from feagi_io_host.core.delivery import DELIVERY_TABLE, DeliveryRule
 from feagi_io_host.core.errors import ClosedError
 from feagi_io_host.core.events import SensoryData
 from feagi_io_host.core.signal import FeagiSignal
-from feagi_io_host.core.telemetry import LatencyHistogram
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
 from feagi_wire.const import AGENT_ID_BYTES
 
@@ -91,7 +90,7 @@ class StandInHost:
         while True:
             # Cleared before looking: a frame that arrives from here on sets it again.
             self._submitted.clear()
-            if session.deliver_one(signal, LatencyHistogram()):
+            if session.deliver_one(signal):
                 return taken[0]
             left_s = deadline_s - time.monotonic()
             if left_s <= 0.0:

@@ -18,6 +18,7 @@ from feagi_io_host.bridge.declaration import (
 )
 from feagi_io_host.core.errors import FeagiDataError
 from feagi_io_host.core.types import CorticalID
+from feagi_io_host.core.units import DeclaredUnit, agent_configuration, cortical_ids_of
 
 
 def unit(**changes: Any) -> dict[str, Any]:
@@ -122,3 +123,90 @@ def test_whatever_comes_only_our_error_is_raised(value: dict[str, Any]) -> None:
     except FeagiDataError:
         return
     assert declaration.name
+
+
+def declared(sensors: list[Any] | None = None, motors: list[Any] | None = None) -> BoardDeclaration:
+    return parsed(board(sensors=sensors or [], motors=motors or []))
+
+
+def test_units_for_an_engine() -> None:
+    declaration = declared(
+        [
+            unit(),
+            unit(u="iinf", g=1, f=2, n=2, r=8),
+            unit(u="idgp", t=0, n=3, r=1),
+            unit(u="irim", t=7, s=0, n=1, r=8, c=1),
+            unit(u="irim", t=7, s=2, n=1, r=8, c=1),
+            unit(u="irim", t=7, s=0, g=1, n=1, r=16, c=1),
+            unit(u="imis", t=10, n=3, r=16),
+        ],
+        [
+            unit(u="omot", t=5, n=2, r=9, c=1),
+            unit(u="opse", t=1, s=0, n=4, r=8),
+            unit(u="opse", t=1, s=1, f=1, n=4, r=8),
+            unit(u="opse", t=1, s=2, n=4, r=8),
+            unit(u="ogaz", t=1, s=1, n=1, r=10),
+            unit(u="ogaz", t=2, s=0, n=1, r=8),
+        ],
+    )
+    units = declaration.declared_units()
+    assert units == (
+        DeclaredUnit("iagp", channels=4, resolution=256),
+        DeclaredUnit("iinf", 1, channels=2, resolution=8, fractional=True),
+        DeclaredUnit("idgp", channels=3),
+        DeclaredUnit("irim", resolution=8),
+        DeclaredUnit("irim", 1, resolution=16),
+        DeclaredUnit("imis", channels=3, dims=(1, 1, 16)),
+        DeclaredUnit("omot", channels=2, resolution=9),
+        DeclaredUnit("opse", channels=4, resolution=8),
+        DeclaredUnit("ogaz", resolution=(8, 10)),
+    )
+    areas = cortical_ids_of(agent_configuration(units))
+    assert {u.cortical_id for u in declaration.sensors} < set(areas.sensors)
+    assert declaration.motor_areas == set(areas.motors)
+
+
+def test_no_units_for_an_engine() -> None:
+    assert declared().declared_units() == ()
+
+
+@pytest.mark.parametrize(
+    ("sensor", "why"),
+    [
+        (unit(u="ixyz"), "no unit has the code 'ixyz'"),
+        (unit(u="iinv"), "did you mean 'iinf'"),
+        (unit(u="iinf", t=5), "flags are 0500; Infrared has 0100"),
+        (unit(u="iinf", s=1), "flags are 1100; Infrared has 0100"),
+        (unit(u="idgp", t=0, f=1), "flags are 0001; DigitalGPIO has 0000"),
+        (unit(u="iinf", c=1), "Infrared is unsigned"),
+        (unit(u="iimg", t=9, r=3), "needs width and height"),
+        (unit(u="isvi", t=9), "needs more than a declared unit says"),
+        (unit(u="imis", t=10, f=2, r=8), "flags are 0a02; MiscData has 0a00"),
+    ],
+)
+def test_what_an_engine_cannot_be_told(sensor: dict[str, Any], why: str) -> None:
+    with pytest.raises(FeagiDataError) as caught:
+        declared([unit(), sensor]).declared_units()
+    assert f"board 'cart' declares what an agent configuration cannot tell: b'{sensor['u']}" in str(
+        caught.value
+    )
+    assert why in str(caught.value)
+    assert "b'iagp" not in str(caught.value)
+
+
+def test_every_such_unit_is_named() -> None:
+    with pytest.raises(FeagiDataError) as caught:
+        declared(
+            [unit(u="ixyz"), unit(u="iimg", t=9)],
+            [
+                unit(u="opse", n=4, r=8),
+                unit(u="opse", s=2, n=3, r=8),
+                unit(u="opse", g=1, n=4, r=8),
+                unit(u="opse", g=1, s=2, n=4, r=16),
+            ],
+        ).declared_units()
+    message = str(caught.value)
+    assert "ixyz" in message
+    assert "iimg" in message
+    assert "channels of one unit are [3, 4]" in message
+    assert "resolutions of one unit are [8, 16]" in message

@@ -170,12 +170,17 @@ def test_a_default_that_was_written_down_comes_from_there(written: Callable[[str
 @pytest.mark.parametrize("path", list(SETTINGS))
 def test_every_setting_can_come_from_the_environment(path: str) -> None:
     example = {"zmq": "tcp://127.0.0.1:9", "transport": "mybus", "auth": "/etc/token"}
-    text = "on" if path == "compression.mode" else example.get(path.partition(".")[0], "60")
-    if path == "limits.unregistered_bytes":
-        text = "2048"
+    special = {
+        "compression.mode": "on",
+        "limits.unregistered_bytes": "2048",
+        "zmq.advertised_address": "10.0.0.7",
+        "auth.open_to_everybody": "true",
+    }
+    text = special.get(path) or example.get(path.partition(".")[0], "60")
     config = PNSConfig.from_sources(environ={variable_of(path): text})
     (row,) = [row for row in config.rows() if row.origin != "default"]
-    assert (row.path, str(row.value).removesuffix(".0")) == (path, text)
+    assert row.value is not None
+    assert (row.path, _written(row.value).removesuffix(".0")) == (path, text)
 
 
 def test_ports_of_feagis_own_file(written: Callable[[str], Path]) -> None:
@@ -267,6 +272,9 @@ def test_unknown_keys_elsewhere() -> None:
         ("zmq.rest", "udp://127.0.0.1:1", ["tcp://host:port"]),
         ("zmq.rest", "tcp://:1", ["tcp://host:port"]),
         ("transport.motor", "ZMQ over tape", ["name of a transport"]),
+        ("transport.motor", "zmq.quick", ["with .blocking or .nonblocking"]),
+        ("zmq.advertised_address", "tcp://10.0.0.7", ["without port"]),
+        ("auth.open_to_everybody", "yes", ["true or false"]),
         ("compression.mode", "sometimes", ["'off' or 'on' or 'auto'"]),
         ("compression.mode", True, ["is True "]),
         ("compression.max_frame_bytes", 51, ["from 52 to"]),
@@ -343,10 +351,15 @@ def test_what_a_program_builds_is_checked_as_well() -> None:
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
 
 
+def _written(value: float | str) -> str:
+    """As in TOML, but a text without quotes."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def test_the_document_lists_every_setting_with_its_default() -> None:
     rows = re.findall(r"^\| `([\w.]+)` \| `?([^`|]*?)`? \|", DOCUMENT.read_text(), re.MULTILINE)
     defaults = [
-        (row.path, "-" if row.value is None else str(row.value)) for row in PNSConfig().rows()
+        (row.path, "-" if row.value is None else _written(row.value)) for row in PNSConfig().rows()
     ]
     assert rows == defaults
 
@@ -357,9 +370,11 @@ def test_the_example_file_of_the_document_loads(written: Callable[[str], Path]) 
     assert sum(row.origin != "default" for row in config.rows()) >= 4
 
 
-def test_the_program_of_the_document_runs() -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    exec(compile(program, "docs/configuration.md", "exec"), {})
+def test_the_programs_of_the_document_run() -> None:
+    programs = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert len(programs) == 2
+    for program in programs:
+        exec(compile(program, "docs/configuration.md", "exec"), {})
 
 
 # -- delivery -----------------------------------------------------------------------------------

@@ -163,6 +163,40 @@ def test_memory_still_looked_at_is_not_used_again(kept: str) -> None:
     }
 
 
+def test_memory_looked_at_for_a_while_rests_for_so_long() -> None:
+    # A socket library lets go of a frame a moment after it has said so.
+    pool = BufferPool()
+    held = []
+    for counter in range(3):
+        container = pool.acquire()
+        container.overwrite_byte_data_with_single_struct_data(mapped(1, 100), counter)
+        with pool.share(container) as shared:
+            held.append(shared.view)
+    assert pool.counters()["created"] == pool.counters()["still_viewed"] == 3
+    kept = bytes(held[0]), bytes(held[2])
+    del held[1]
+    for counter in range(5):
+        container = pool.acquire()
+        container.overwrite_byte_data_with_single_struct_data(mapped(1, 100, seed=9), counter)
+        pool.share(container).release()
+    assert pool.counters()["created"] == 3
+    assert (bytes(held[0]), bytes(held[1])) == kept
+
+
+def test_no_more_memory_rests_than_is_kept() -> None:
+    pool = BufferPool(max_free=2)
+    held = []
+    for counter in range(5):
+        with pool.share(json_container(pool, [counter])) as shared:
+            held.append(shared.view)
+    del held, shared
+    pool.discard(pool.acquire())
+    leased = [pool.acquire() for _ in range(3)]
+    assert pool.counters()["created"] == 6  # two of the five were kept
+    for container in leased:
+        pool.discard(container)
+
+
 def test_memory_no_longer_looked_at_is_used_again() -> None:
     pool = BufferPool()
     for counter in range(4):

@@ -7,10 +7,17 @@ import json
 import random
 import threading
 import tracemalloc
+from typing import Any
 
 import pytest
 
-from feagi_io_host.core.telemetry import LatencyHistogram, StreamCounters
+from feagi_io_host.core.telemetry import (
+    LatencyHistogram,
+    QueueMark,
+    StreamCounters,
+    StreamTotals,
+    stream_row,
+)
 
 
 def test_an_empty_histogram_is_all_zero() -> None:
@@ -103,3 +110,76 @@ def test_counters_add_up_from_several_threads() -> None:
         "dropped": {"full": 6000},
     }
     assert (counters.sent, counters.delivered, counters.dropped) == (3000, 3000, 6000)
+
+
+def test_merged_histograms_are_the_histogram_of_all_samples() -> None:
+    generator = random.Random(11)
+    samples = [[generator.expovariate(50.0) for _ in range(500)] for _ in range(3)]
+    parts, whole, merged = [], LatencyHistogram(), LatencyHistogram()
+    for part in samples:
+        parts.append(LatencyHistogram())
+        for sample in part:
+            parts[-1].record(sample)
+            whole.record(sample)
+        merged.merge(parts[-1])
+    assert merged.snapshot() == whole.snapshot()
+    assert [part.count for part in parts] == [500] * 3
+
+
+def test_a_mark_knows_the_most_ever_and_since_it_was_asked() -> None:
+    mark = QueueMark()
+    for entries in (1, 5, 2):
+        mark.note(entries)
+    assert mark.take(2) == (5, 5)
+    assert mark.take(0) == (5, 2)
+    mark.note(3)
+    assert mark.take(0) == (5, 3)
+    assert mark.take(9) == (9, 9)  # more than anyone has noted
+    mark.note(8)
+    assert mark.take(0) == (9, 9)
+
+
+def row(
+    sent: int, dropped: dict[str, int], queued: int, counts_delivered: bool = False
+) -> dict[str, Any]:
+    counters, mark = StreamCounters(), QueueMark()
+    for _ in range(sent):
+        counters.count_sent(10)
+    counters.count_delivered()
+    counters.count_dropped("damaged")
+    mark.note(6)
+    return stream_row(
+        counters, dropped, mark, queued=queued, capacity=8, counts_delivered=counts_delivered
+    )
+
+
+def test_a_row_accounts_for_every_frame() -> None:
+    assert row(10, {"full": 2}, 3) == {
+        "sent": 10,
+        "delivered": 4,
+        "bytes": 100,
+        "dropped": {"damaged": 1, "full": 2},
+        "queued": 3,
+        "in_flight": 0,
+        "high_water": 6,
+        "saturation": 0.75,
+        "saturation_lately": 0.75,
+    }
+    counted = row(10, {"full": 2}, 3, counts_delivered=True)
+    assert (counted["delivered"], counted["in_flight"]) == (1, 3)
+    # Read while frames moved: dropped before it was seen to be sent.
+    assert row(1, {"full": 2}, 0)["delivered"] == 0
+
+
+def test_totals_add_up_rows_and_take_the_highest_mark() -> None:
+    histogram = LatencyHistogram()
+    histogram.record(0.01)
+    total, other = StreamTotals(), StreamTotals()
+    total.add(row(10, {"full": 2}, 3), histogram)
+    other.add({**row(4, {"closed": 1}, 0), "high_water": 7, "saturation": 0.9}, histogram)
+    total.merge(other)
+    snapshot = json.loads(json.dumps(total.snapshot()))
+    assert (snapshot["sent"], snapshot["queued"], snapshot["high_water"]) == (14, 3, 7)
+    assert snapshot["dropped"] == {"damaged": 2, "full": 2, "closed": 1}
+    assert (snapshot["saturation"], snapshot["saturation_lately"]) == (0.9, 0.75)
+    assert snapshot["latency"]["count"] == 2

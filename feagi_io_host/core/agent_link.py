@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an agent and the link to its server promise each other, whichever paradigm the link has.
+
+The agent decides, the link moves bytes:
+
+    link   -> agent   control_received, frame_received, connection_lost, turn   -> actions
+    link              carries out NewSession, EndSession, Send, OpenStreams, CloseStreams,
+                      and hands every action back by `note`, in order, when that is done
+    link   <- agent   next_sensory, until it has no more
+
+The link has one thread or task, which alone calls the methods of its LinkParty. Whoever gives the
+agent something to do calls `wake` of the link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from feagi_io_host.core.client_actions import ClientAction
+from feagi_io_host.core.container import BytesLike
+from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.core.types import StreamType
+
+
+class LinkParty(Protocol):
+    """The agent that a link moves bytes for. Nothing here raises or waits."""
+
+    def turn(self) -> Sequence[ClientAction]:
+        """Do what was asked for and what is due. Hand in what has arrived before."""
+
+    @property
+    def wait_s(self) -> float | None:
+        """In how many seconds `turn` has something to do by itself; None: not at all."""
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether somebody has asked for something that `turn` would do now."""
+
+    @property
+    def has_sensory(self) -> bool:
+        """Whether `next_sensory` would give a frame."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the agent is closed and out: the link is to end."""
+
+    def control_received(self, data: BytesLike) -> Sequence[ClientAction]:
+        """A message of the control channel, whatever it holds; the memory is the agent's now."""
+
+    def connection_lost(self, reason: str) -> Sequence[ClientAction]:
+        """The control connection has ended, or the streams cannot be opened."""
+
+    def frame_received(self, stream: StreamType, data: BytesLike) -> None:
+        """A frame of the motor or the visualization stream, whatever it holds; the memory is the
+        agent's now."""
+
+    def frame_refused(self, stream: StreamType, size_bytes: int) -> None:
+        """Something that was no single message has come on a stream, and was let go."""
+
+    def note(self, action: ClientAction) -> None:
+        """This action was carried out, or is none for the link."""
+
+    def next_sensory(self) -> SharedFBC | None:
+        """The oldest frame to be sent, with a lease for the link; None when there is none."""
+
+    def sensory_sent(self) -> None:
+        """A frame from `next_sensory` was handed to the wire."""
+
+    def sensory_dropped(self, reason: str) -> None:
+        """A frame from `next_sensory` was given up."""
+
+    def link_ended(self, error: BaseException | None) -> None:
+        """The link has ended: as it was asked to (None), or by a fault. Called once, last."""
+
+
+class AgentLink(Protocol):
+    """A link for threads. Nothing is opened before `start`; it runs once."""
+
+    def start(self) -> None:
+        """Begin; does nothing when started before. Raises ClosedError after `stop`, PortError or
+        LocalError when the system has nothing left to do it with."""
+
+    def wake(self) -> None:
+        """Have `turn` called soon, and what `next_sensory` has sent. Cheap while the link works."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs in the link's own thread."""
+
+    def stop(self, timeout_s: float) -> None:
+        """Wait until the agent is out, `timeout_s` seconds at most, then let go of everything.
+
+        Raises StopTimeoutError when the thread is still there afterwards.
+        """
+
+
+class AsyncAgentLink(Protocol):
+    """A link for an event loop. Nothing is opened before `start`; it runs once."""
+
+    def start(self) -> None:
+        """Begin, in the running loop; does nothing when started before. Raises ClosedError after
+        `stop`, PortError or LocalError when the system has nothing left to do it with."""
+
+    def wake(self) -> None:
+        """Have `turn` called soon, and what `next_sensory` has sent. Only in the loop."""
+
+    async def stop(self, timeout_s: float) -> None:
+        """Wait until the agent is out, `timeout_s` seconds at most, then let go of everything.
+
+        Raises StopTimeoutError when the task had to be cancelled.
+        """
