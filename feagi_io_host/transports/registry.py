@@ -17,14 +17,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
 from feagi_io_host.blocking.transport import BlockingTransport
+from feagi_io_host.core.agent_link import AgentLink, AsyncAgentLink, LinkParty
 from feagi_io_host.core.carrier import AgentHost, ChannelledHost
 from feagi_io_host.core.errors import ConfigError
+from feagi_io_host.core.messages import ConnectionProtocol
 from feagi_io_host.nonblocking.transport import NonBlockingTransport
 from feagi_io_host.transports.endpoint import LineParty, LineTransport
 
@@ -45,9 +48,32 @@ TRANSPORTS: Mapping[tuple[str, Paradigm], str] = MappingProxyType(
         ("virtual", "blocking"): "feagi_io_host.transports.virtual:VirtualTransport",
         ("virtual", "nonblocking"): "feagi_io_host.transports.virtual:AsyncVirtualTransport",
         ("zmq", "blocking"): "feagi_io_host.transports.zmq:ZmqTransport",
+        ("zmq", "nonblocking"): "feagi_io_host.transports.zmq:AsyncZmqTransport",
+        ("shm", "blocking"): "feagi_io_host.transports.shm:ShmTransport",
     }
 )
 _PARADIGMS: Final[tuple[Paradigm, ...]] = ("blocking", "nonblocking")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLinks:
+    """The links for one scheme: how streams are asked for, and a "module:class" per paradigm."""
+
+    protocol: ConnectionProtocol
+    blocking: str
+    nonblocking: str
+
+
+# The scheme of a server's address -> how an agent gets there.
+AGENT_LINKS: Mapping[str, AgentLinks] = MappingProxyType(
+    {
+        "tcp": AgentLinks(
+            ConnectionProtocol.ZMQ,
+            "feagi_io_host.transports.zmq.client:ZmqAgentLink",
+            "feagi_io_host.transports.zmq.async_client:AsyncZmqAgentLink",
+        ),
+    }
+)
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -70,6 +96,41 @@ def line_transport(address: str, party: LineParty, **settings: Any) -> LineTrans
     module, _, name = LINE_TRANSPORTS[line_scheme(address)].partition(":")
     make = cast("Callable[..., LineTransport]", getattr(import_module(module), name))
     return make(address, party, **settings)
+
+
+def agent_protocol(address: str) -> ConnectionProtocol:
+    """How an agent that registers at `address` asks for its streams; ConfigError for an address
+    without a known scheme."""
+    return _links(address).protocol
+
+
+def agent_link(address: str, party: LinkParty, **settings: Any) -> AgentLink:
+    """The link from an agent to a server, for threads, not yet started.
+
+    `settings` are its keyword arguments. Raises ConfigError for an unknown scheme or an address
+    that cannot be one.
+    """
+    module, _, name = _links(address).blocking.partition(":")
+    return cast("Callable[..., AgentLink]", getattr(import_module(module), name))(
+        address, party, **settings
+    )
+
+
+def async_agent_link(address: str, party: LinkParty, **settings: Any) -> AsyncAgentLink:
+    """The link for event loops; otherwise as `agent_link`."""
+    module, _, name = _links(address).nonblocking.partition(":")
+    return cast("Callable[..., AsyncAgentLink]", getattr(import_module(module), name))(
+        address, party, **settings
+    )
+
+
+def _links(address: str) -> AgentLinks:
+    match = _SCHEME.match(address)
+    links = AGENT_LINKS.get(match.group(1).lower()) if match else None
+    if links is None:
+        known = ", ".join(f"{scheme}://" for scheme in AGENT_LINKS)
+        raise ConfigError(f"server address {address[:80]!r}; one with {known} is needed")
+    return links
 
 
 def transport_names() -> Mapping[str, tuple[Paradigm, ...]]:

@@ -3,5 +3,6 @@
 
 from feagi_io_host.transports.zmq.blocking_impl import DEFAULT_CONTROL_PORT, ZmqTransport
 from feagi_io_host.transports.zmq.common import SocketOptions
+from feagi_io_host.transports.zmq.nonblocking_impl import AsyncZmqTransport
 
-__all__ = ["DEFAULT_CONTROL_PORT", "SocketOptions", "ZmqTransport"]
+__all__ = ["AsyncZmqTransport", "DEFAULT_CONTROL_PORT", "SocketOptions", "ZmqTransport"]

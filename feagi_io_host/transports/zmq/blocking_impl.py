@@ -4,6 +4,9 @@
     control thread      the ROUTER that agents register with, and what every agent sends
     one per stream      motor and visualization of each agent, see `publisher`
 
+Single streams may be carried by other transports (`carriers`), and as a StreamCarrier this one
+carries streams of agents that another transport has let in.
+
 Each socket belongs to one thread. What comes in is FEAGI's own wire as feagi-core 2.6.10 and the
 client of feagi-rust-py-libs 0.0.120 speak it: control messages as `[identity, delimiter, FBC]`
 (the delimiter may be missing, further parts are let go), data as messages of one part, one FBC.
@@ -11,13 +14,13 @@ client of feagi-rust-py-libs 0.0.120 speak it: control messages as `[identity, d
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import logging
 import secrets
 import socket as sockets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import zmq
@@ -26,7 +29,15 @@ from feagi_io_host.blocking.transport import DEFAULT_MAX_FRAME_BYTES, BlockingTr
 from feagi_io_host.blocking.worker import Worker
 from feagi_io_host.core.agent_registry import DEFAULT_TIMEOUT_S, AgentRegistry
 from feagi_io_host.core.agents import AgentCapabilities
-from feagi_io_host.core.carrier import AgentHost
+from feagi_io_host.core.carrier import (
+    AttachedAgent,
+    ChannelledHost,
+    ChannelMaker,
+    FrameChannel,
+    StreamCarrier,
+)
+from feagi_io_host.core.compression import CompressionSettings
+from feagi_io_host.core.delivery import DeliveryRule
 from feagi_io_host.core.errors import (
     ClosedError,
     ConfigError,
@@ -34,10 +45,11 @@ from feagi_io_host.core.errors import (
     StopTimeoutError,
     UnknownHandleError,
 )
-from feagi_io_host.core.messages import AgentConfiguration
+from feagi_io_host.core.messages import AgentConfiguration, ConnectionProtocol
+from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.registration import RegistrationServer
 from feagi_io_host.core.server_seams import BrainControl, ServerLimits
-from feagi_io_host.core.types import StreamType
+from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
 from feagi_io_host.transports.zmq.common import (
     Role,
     SocketOptions,
@@ -45,23 +57,30 @@ from feagi_io_host.transports.zmq.common import (
     endpoint_url,
     open_socket,
 )
-from feagi_io_host.transports.zmq.control import ControlLoop, ServedAgent
-from feagi_io_host.transports.zmq.publisher import StreamPublisher
-from feagi_io_host.transports.zmq.slots import EndpointSlots
+from feagi_io_host.transports.zmq.control import ControlLoop
+from feagi_io_host.transports.zmq.desk import ServedAgent
+from feagi_io_host.transports.zmq.exposure import advertised
+from feagi_io_host.transports.zmq.packing import StreamPacker
+from feagi_io_host.transports.zmq.publisher import StreamPublisher, WireChannel
+from feagi_io_host.transports.zmq.slots import (
+    CAPABILITY_OF,
+    EndpointsByStream,
+    EndpointSlots,
+    Slot,
+    refuse_unfit_streams,
+)
+from feagi_io_host.transports.zmq.wire_form import refuse_unfit_form, unpacker
 from feagi_wire.const import AGENT_ID_BYTES
 
 if TYPE_CHECKING:
-    from feagi_io_host.transports.zmq.common import ZmqContext
+    from feagi_io_host.transports.zmq.common import ZmqContext, ZmqSocket
 
 _log = logging.getLogger("feagi_io.zmq")
 
 DEFAULT_CONTROL_PORT: Final = 30001
 DEFAULT_MAX_AGENTS: Final = 64  # each takes three sockets and two threads
 
-_OUTBOUND: Final = {
-    AgentCapabilities.RECEIVE_MOTOR_DATA: StreamType.MOTOR,
-    AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS: StreamType.VISUALIZATION,
-}
+_OUTBOUND: Final = (StreamType.MOTOR, StreamType.VISUALIZATION)
 
 
 class ZmqTransport(BlockingTransport):
@@ -70,6 +89,14 @@ class ZmqTransport(BlockingTransport):
     Ports are 0 for any free one; `control_url` tells which it became. `data_ports` are those that
     may be used for the streams, three for an agent that does everything (None: any free one).
     `advertised_address` is what agents are told to connect to, if it is not `address`.
+    `preferred_ports` are tried first, one for each stream, for as many agents as there are ports.
+    `carriers` are started transports that carry a stream of agents let in here; with None as
+    `control_port` nobody is let in, and this transport is such a carrier only.
+
+    What is published is one FBC in one message, as the real engine has it. With `topics` the name
+    of the stream and a space come before it. With `compression` (one of the two only) frames are
+    packed for receivers that declare that they can unpack, and packed sensory frames are taken;
+    see `wire_form`.
 
     Without a `token` of 32 bytes everybody is let in who can reach the port: addresses other than
     loopback need `open_to_everybody` then. `on_configured` is asked, in the control thread, with
@@ -81,11 +108,12 @@ class ZmqTransport(BlockingTransport):
 
     def __init__(
         self,
-        host: AgentHost,
+        host: ChannelledHost,
         *,
         address: str = "127.0.0.1",
-        control_port: int = DEFAULT_CONTROL_PORT,
+        control_port: int | None = DEFAULT_CONTROL_PORT,
         data_ports: Sequence[int] | None = None,
+        preferred_ports: Mapping[StreamType, int] | None = None,
         advertised_address: str | None = None,
         token: bytes | None = None,
         open_to_everybody: bool = False,
@@ -95,23 +123,23 @@ class ZmqTransport(BlockingTransport):
         max_agents: int = DEFAULT_MAX_AGENTS,
         silence_timeout_s: float = DEFAULT_TIMEOUT_S,
         options: SocketOptions | None = None,
+        topics: bool = False,
+        compression: CompressionSettings | None = None,
+        carriers: Mapping[StreamType, StreamCarrier] | None = None,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(host, max_frame_bytes=max_frame_bytes)
-        if token is None and not open_to_everybody and not _is_loopback(address):
-            raise ConfigError(
-                f"address {address} can be reached from other machines and there is no token: "
-                "give a token of 32 bytes or say open_to_everybody=True"
-            )
-        if advertised_address is None and address in ("0.0.0.0", "::", "*"):
-            raise ConfigError(
-                f"address {address} is every address of this machine: say by advertised_address "
-                "which one agents are to use"
-            )
+        self._carriers = dict(carriers or {})
+        self._preferred_ports = dict(preferred_ports or {})
+        refuse_unfit_streams(self._carriers, self._preferred_ports, control_port)
+        self._topics = topics
+        self._compression = refuse_unfit_form(topics, compression, max_frame_bytes)
+        super().__init__(
+            _HostWithChannels(host, self._channel_of_stream), max_frame_bytes=max_frame_bytes
+        )
+        self._advertised = advertised(address, advertised_address, token, open_to_everybody)
         self.registry = AgentRegistry(max_agents=max_agents, timeout_s=silence_timeout_s)
         self._address = address
-        self._advertised = address if advertised_address is None else advertised_address
         self._control_port = control_port
         self._data_ports = data_ports
         self._options = SocketOptions() if options is None else options
@@ -123,6 +151,9 @@ class ZmqTransport(BlockingTransport):
         self._control_url: str | None = None
         self._context: ZmqContext | None = None
         self._control: Worker | None = None
+        self._loop: ControlLoop | None = None
+        self._slots: EndpointSlots | None = None
+        self._ending = False
         self._wake_line: tuple[sockets.socket, sockets.socket] | None = None
         self._publishers_lock = threading.Lock()
         self._publishers: dict[StreamPublisher, bytes] = {}
@@ -131,14 +162,18 @@ class ZmqTransport(BlockingTransport):
 
     @property
     def control_url(self) -> str:
-        """Where agents register. Raises ClosedError before `start`."""
+        """Where agents register. Raises ClosedError before `start`, ConfigError for a transport
+        that only carries."""
+        if self._control_port is None:
+            raise ConfigError("this zmq transport has no control_port: it only carries streams")
         if self._control_url is None:
             raise ClosedError("zmq transport was not started; start it first")
         return self._control_url
 
     def wait_until_subscribed(self, agent_id: bytes, timeout_s: float) -> bool:
-        """Whether the agent listens to all its streams, at the latest `timeout_s` seconds from
-        now. Frames published before that wait in the agent's channels; nothing is lost.
+        """Whether the agent listens to all its streams that are carried here, at the latest
+        `timeout_s` seconds from now. Frames published before that wait in the agent's channels;
+        nothing is lost.
 
         Raises UnknownHandleError for an agent that is not here.
         """
@@ -172,34 +207,44 @@ class ZmqTransport(BlockingTransport):
             ports=self._data_ports,
             options=self._options,
             max_frame_bytes=self.max_frame_bytes,
+            preferred_ports=self._preferred_ports,
         )
         try:
             self._server = RegistrationServer(
                 self.registry,
-                slots,
+                EndpointsByStream(slots, self._carriers),
                 new_agent_id=lambda: secrets.token_bytes(AGENT_ID_BYTES),
                 token=self._token,
                 brain=self._brain,
                 limits=self._limits,
             )
-            router = open_socket(
-                context, Role.CONTROL, self._options, self._limits.registered_bytes
-            )
-            try:
-                port = bind(router, self._address, self._control_port)
-            except BaseException:
-                router.close(0)
-                raise
+            router = self._open_router(context)
         except BaseException:
             context.term()
             raise
         self._wake_line = sockets.socketpair()
-        loop = ControlLoop(self, self._server, slots, router, self._wake_line[1])
+        for end in self._wake_line:
+            end.setblocking(False)
+        self._loop = ControlLoop(
+            self, self._server, slots, router, self._wake_line[1], unpacker(self._compression)
+        )
+        self._slots = slots
         self._context = context
-        self._control_url = endpoint_url(self._advertised, port)
-        self._control = Worker("feagi-io-zmq-control", loop.run, wake=self._wake)
+        self._control = Worker("feagi-io-zmq-control", self._loop.run, wake=self._wake)
         self._control.start()
+
+    def _open_router(self, context: ZmqContext) -> ZmqSocket | None:
+        if self._control_port is None:
+            return None
+        router = open_socket(context, Role.CONTROL, self._options, self._limits.registered_bytes)
+        try:
+            port = bind(router, self._address, self._control_port)
+        except BaseException:
+            router.close(0)
+            raise
+        self._control_url = endpoint_url(self._advertised, port)
         _log.info("agents register at %s", self._control_url)
+        return router
 
     def _close(self, timeout_s: float) -> None:
         if self._control is None:
@@ -213,9 +258,13 @@ class ZmqTransport(BlockingTransport):
             except StopTimeoutError as error:
                 late.append(str(error))
 
-        end(self._control)  # first: it is what starts publishers
+        with self._publishers_lock:
+            self._ending = True  # for carried streams, which others bring
+        end(self._control)  # first: it is what starts publishers for those let in here
         with self._publishers_lock:
             publishers = tuple(self._publishers)
+        for publisher in publishers:
+            publisher.agent.close("zmq transport stopped")  # those let in elsewhere
         for publisher in publishers:
             end(publisher)
         if late:
@@ -232,7 +281,53 @@ class ZmqTransport(BlockingTransport):
 
     def _wake(self) -> None:
         assert self._wake_line is not None
-        self._wake_line[0].send(b"\0")
+        with contextlib.suppress(BlockingIOError):  # full: it will wake up anyway
+            self._wake_line[0].send(b"\0")
+
+    # -- as a StreamCarrier, for agents that another transport lets in ---------------------------
+
+    @property
+    def channel(self) -> ChannelMaker:
+        """Makes the outbound channels that this carrier drains."""
+        return WireChannel.make
+
+    def offer(
+        self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
+    ) -> str | None:
+        """A URL for one stream of one agent; None when there is none to be had."""
+        slots = self._slots
+        return None if slots is None else slots.allocate(agent_id, capability, protocol)
+
+    def withdraw(self, agent_id: bytes, capability: AgentCapabilities) -> None:
+        """Take back what `offer` gave and `serve` was not called for; nothing if there is none."""
+        if self._slots is not None:
+            self._slots.withdraw(agent_id, capability)
+
+    def serve(self, agent: AttachedAgent, stream: StreamType) -> None:
+        """Carry what was offered until the agent is closed; `stop` closes the agent.
+
+        Raises ClosedError when this transport does not run, UnknownHandleError when nothing was
+        offered, LocalError when there is no thread left.
+        """
+        self._refuse_unless_running()
+        assert self._slots is not None
+        slot = self._slots.claim(agent.agent_id, CAPABILITY_OF[stream])
+        if slot is None:
+            raise UnknownHandleError(
+                f"{stream.value} of agent {agent.agent_id[:4].hex()}... was not offered by this "
+                "zmq transport; call offer first"
+            )
+        if stream is not StreamType.SENSORY:
+            self._publish(agent, stream, slot)
+            return
+        with self._publishers_lock:
+            assert self._loop is not None
+            taken = not self._ending and self._loop.adopt(agent, slot)
+            if taken:
+                self._wake()
+        if not taken:
+            slot.close()
+            raise self._closed_error()
 
     # -- what the control thread calls ----------------------------------------------------------
 
@@ -244,22 +339,19 @@ class ZmqTransport(BlockingTransport):
         """
         record = self.registry.get(agent_id)
         agent = self._attach(record.descriptor, record.capabilities, agent_id)
-        for capability, stream in _OUTBOUND.items():
-            slot = slots.claim(agent_id, capability)
-            if slot is None:
-                continue
-            publisher = StreamPublisher(
-                agent, stream, slot, self.max_frame_bytes, self._forget_publisher
-            )
-            with self._publishers_lock:
-                self._publishers[publisher] = agent_id
-            try:
-                publisher.start()
-            except RuntimeError as error:  # the system has no thread left
-                self._forget_publisher(publisher)
-                slot.close()
-                self._detach(agent, "no thread to serve it")
-                raise LocalError(f"no thread for the {stream.value} stream: {error}") from error
+        try:
+            for stream in _OUTBOUND:
+                if stream in self._carriers:
+                    continue
+                slot = slots.claim(agent_id, CAPABILITY_OF[stream])
+                if slot is not None:
+                    self._publish(agent, stream, slot)
+            for stream, carrier in self._carriers.items():
+                if CAPABILITY_OF[stream] in record.capabilities:
+                    carrier.serve(agent, stream)
+        except BaseException:
+            self._detach(agent, "a stream could not be served")
+            raise
         return ServedAgent(agent, slots.claim(agent_id, AgentCapabilities.SEND_SENSOR_DATA))
 
     def let_go(self, served: ServedAgent, reason: str) -> None:
@@ -287,15 +379,61 @@ class ZmqTransport(BlockingTransport):
         """For the control thread: an answer did not reach its peer."""
         self._unanswerable += 1
 
+    def _publish(self, agent: AttachedAgent, stream: StreamType, slot: Slot) -> None:
+        """Start a publisher, which closes the slot at its end; when this raises, it is closed."""
+        try:
+            publisher = StreamPublisher(
+                agent,
+                stream,
+                slot,
+                self.max_frame_bytes,
+                self._forget_publisher,
+                topics=self._topics,
+                packer=None if self._compression is None else StreamPacker(self._compression),
+            )
+        except LocalError:
+            slot.close()
+            raise
+        with self._publishers_lock:
+            ending = self._ending
+            if not ending:
+                self._publishers[publisher] = agent.agent_id
+        if ending:
+            slot.close()
+            raise self._closed_error()
+        try:
+            publisher.start()
+        except RuntimeError as error:  # the system has no thread left
+            self._forget_publisher(publisher)
+            slot.close()
+            raise LocalError(f"no thread for the {stream.value} stream: {error}") from error
+
+    def _channel_of_stream(
+        self, rule: DeliveryRule, *, on_drop: Callable[[SharedFBC], object], name: str
+    ) -> FrameChannel:
+        carrier = self._carriers.get(rule.stream, self)
+        return carrier.channel(rule, on_drop=on_drop, name=name)
+
     def _forget_publisher(self, publisher: StreamPublisher) -> None:
         with self._publishers_lock:
             del self._publishers[publisher]
 
 
-def _is_loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+class _HostWithChannels:
+    """A host as BlockingTransport wants it, whose agents get channels of `make`."""
+
+    def __init__(self, host: ChannelledHost, make: ChannelMaker) -> None:
+        self._host = host
+        self._make = make
+
+    def attach_agent(
+        self,
+        descriptor: AgentDescriptor,
+        capabilities: AgentCapabilities,
+        agent_id: bytes | None = None,
+        *,
+        motor_areas: Iterable[CorticalID] | None = None,
+    ) -> AttachedAgent:
+        return self._host.attach_agent(
+            descriptor, capabilities, agent_id, motor_areas=motor_areas, channel=self._make
+        )

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from feagi_io_host.core.agents import AgentCapabilities
-from feagi_io_host.core.errors import PortBusyError
+from feagi_io_host.core.carrier import StreamCarrier
+from feagi_io_host.core.errors import ConfigError, PortBusyError
 from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
+from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.zmq.common import (
     Role,
     SocketOptions,
@@ -24,35 +29,48 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("feagi_io.zmq")
 
+STREAM_OF: Final[Mapping[AgentCapabilities, StreamType]] = MappingProxyType(
+    {
+        AgentCapabilities.SEND_SENSOR_DATA: StreamType.SENSORY,
+        AgentCapabilities.RECEIVE_MOTOR_DATA: StreamType.MOTOR,
+        AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS: StreamType.VISUALIZATION,
+    }
+)
+CAPABILITY_OF: Final[Mapping[StreamType, AgentCapabilities]] = MappingProxyType(
+    {stream: capability for capability, stream in STREAM_OF.items()}
+)
 _ROLES: Final = {
-    AgentCapabilities.SEND_SENSOR_DATA: Role.SENSORY,
-    AgentCapabilities.RECEIVE_MOTOR_DATA: Role.MOTOR,
-    AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS: Role.VISUALIZATION,
+    StreamType.SENSORY: Role.SENSORY,
+    StreamType.MOTOR: Role.MOTOR,
+    StreamType.VISUALIZATION: Role.VISUALIZATION,
 }
+_MAX_PORT: Final = 65535
+# A socket is closed behind the scenes: so long its port may still be taken by ourselves.
+_CLOSING_S: Final = 2.0
 
 
 class Slot:
     """One bound socket of one agent. Belongs to one thread at a time, which closes it."""
 
-    __slots__ = ("_free_ports", "_port", "socket")
+    __slots__ = ("_give_back", "_port", "socket")
 
-    def __init__(self, socket: ZmqSocket, port: int, free_ports: deque[int] | None) -> None:
+    def __init__(self, socket: ZmqSocket, port: int, give_back: Callable[[int], object]) -> None:
         self.socket = socket
         self._port = port
-        self._free_ports = free_ports
+        self._give_back = give_back
 
     def close(self) -> None:
         """Close the socket, then give its port back; once."""
         self.socket.close(0)
-        if self._free_ports is not None:
-            self._free_ports.append(self._port)
+        self._give_back(self._port)
 
 
 class EndpointSlots:
-    """The server's EndpointAllocator: `allocate` binds, `claim` hands the socket on.
+    """The server's EndpointAllocator: `allocate` binds, `claim` hands the socket on. Thread-safe.
 
     `ports` are those that may be used (None: any free one); one given back is used again last,
-    since the system takes a moment to let go of it. Used by the control thread alone.
+    since the system takes a moment to let go of it. `preferred_ports` are tried first, one for
+    each stream; who comes second gets another.
     """
 
     def __init__(
@@ -64,53 +82,85 @@ class EndpointSlots:
         ports: Iterable[int] | None,
         options: SocketOptions,
         max_frame_bytes: int,
+        preferred_ports: Mapping[StreamType, int] | None = None,
     ) -> None:
         self._context = context
         self._address = address
         self._advertised = advertised_address
         self._free_ports = None if ports is None else deque(ports)
+        self._own_ports = frozenset(self._free_ports or ())
         self._options = options
         self._max_frame_bytes = max_frame_bytes
+        self._preferred = dict(preferred_ports or {})
+        self._lock = threading.Lock()
+        self._held: set[int] = set()
+        self._let_go_at_s: dict[int, float] = {}
+        self._warned: set[StreamType] = set()
+        self._closed = False
         self._unclaimed: dict[tuple[bytes, AgentCapabilities], Slot] = {}
 
     def allocate(
         self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
     ) -> str | None:
-        """A URL for one stream; None for another protocol than ZMQ or when no port is left."""
+        """A URL for one stream; None for another protocol than ZMQ, when no port is left and
+        after `close`."""
         if protocol is not ConnectionProtocol.ZMQ:
             return None
+        stream = STREAM_OF[capability]
         # What an agent sends is bounded by the transport; what it may say to a publisher is a
         # subscription of some bytes.
-        role = _ROLES[capability]
-        limit = self._max_frame_bytes if role is Role.SENSORY else 256
-        socket = open_socket(self._context, role, self._options, limit)
-        try:
-            port = self._bind(socket)
-        except BaseException:
-            socket.close(0)
-            raise
-        if port is None:
-            socket.close(0)
-            return None
-        self._unclaimed[agent_id, capability] = Slot(socket, port, self._free_ports)
+        limit = self._max_frame_bytes if stream is StreamType.SENSORY else 256
+        with self._lock:
+            if self._closed:
+                return None
+            socket = open_socket(self._context, _ROLES[stream], self._options, limit)
+            try:
+                port = self._bind(socket, stream)
+            except BaseException:
+                socket.close(0)
+                raise
+            if port is None:
+                socket.close(0)
+                return None
+            self._held.add(port)
+            self._unclaimed[agent_id, capability] = Slot(socket, port, self._give_back)
         return endpoint_url(self._advertised, port)
 
     def claim(self, agent_id: bytes, capability: AgentCapabilities) -> Slot | None:
         """The socket of a stream, to be closed by the caller; None when it has none."""
-        return self._unclaimed.pop((agent_id, capability), None)
+        with self._lock:
+            return self._unclaimed.pop((agent_id, capability), None)
 
     def free(self, agent_id: bytes, capability: AgentCapabilities, endpoint: Endpoint) -> None:
         """Take back what was not claimed; the rest is closed by those who did."""
+        self.withdraw(agent_id, capability)
+
+    def withdraw(self, agent_id: bytes, capability: AgentCapabilities) -> None:
+        """As `free`, for who does not know the endpoint."""
         slot = self.claim(agent_id, capability)
         if slot is not None:
             slot.close()
 
     def close(self) -> None:
-        """Close everything that nobody claimed."""
-        while self._unclaimed:
-            self._unclaimed.popitem()[1].close()
+        """Close everything that nobody claimed, and hand out no more."""
+        with self._lock:
+            self._closed = True
+            left = tuple(self._unclaimed.values())
+            self._unclaimed.clear()
+        for slot in left:
+            slot.close()
 
-    def _bind(self, socket: ZmqSocket) -> int | None:
+    def _bind(self, socket: ZmqSocket, stream: StreamType) -> int | None:
+        preferred = self._preferred.get(stream)
+        if preferred is not None and preferred not in self._held:
+            try:
+                port = bind(socket, self._address, preferred)
+            except PortBusyError as error:
+                self._warn_once(stream, preferred, error)
+            else:
+                if self._free_ports is not None and port in self._free_ports:
+                    self._free_ports.remove(port)
+                return port
         if self._free_ports is None:
             return bind(socket, self._address, 0)
         for _ in range(len(self._free_ports)):
@@ -123,3 +173,73 @@ class EndpointSlots:
                     raise
                 _log.debug("data port skipped: %s", error)
         return None
+
+    def _warn_once(self, stream: StreamType, port: int, error: PortBusyError) -> None:
+        ours = time.monotonic() - self._let_go_at_s.get(port, float("-inf")) < _CLOSING_S
+        if ours or stream in self._warned:
+            return
+        self._warned.add(stream)
+        _log.warning(
+            "%s: %s; agents get other ports for it, as their registration tells them",
+            stream.value, error,
+        )  # fmt: skip
+
+    def _give_back(self, port: int) -> None:
+        with self._lock:
+            self._held.discard(port)
+            if port in self._preferred.values():
+                self._let_go_at_s[port] = time.monotonic()
+            if self._free_ports is not None and port in self._own_ports:
+                self._free_ports.append(port)
+
+
+class EndpointsByStream:
+    """An EndpointAllocator that asks, for each stream, the one who carries it.
+
+    `carriers` are transports that carry streams of agents let in here; `own` is for the others.
+    """
+
+    def __init__(self, own: EndpointSlots, carriers: Mapping[StreamType, StreamCarrier]) -> None:
+        self._own = own
+        self._carriers = carriers
+
+    def allocate(
+        self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
+    ) -> str | None:
+        """A URL for one stream of one agent; None when there is none to be had."""
+        carrier = self._carriers.get(STREAM_OF[capability])
+        if carrier is None:
+            return self._own.allocate(agent_id, capability, protocol)
+        return carrier.offer(agent_id, capability, protocol)
+
+    def free(self, agent_id: bytes, capability: AgentCapabilities, endpoint: Endpoint) -> None:
+        """Take back what `allocate` gave and nobody serves."""
+        carrier = self._carriers.get(STREAM_OF[capability])
+        if carrier is None:
+            self._own.free(agent_id, capability, endpoint)
+        else:
+            carrier.withdraw(agent_id, capability)
+
+
+def refuse_unfit_streams(
+    carriers: Mapping[StreamType, StreamCarrier],
+    preferred_ports: Mapping[StreamType, int],
+    control_port: int | None,
+) -> None:
+    """Raise ConfigError for streams or ports that a transport cannot be asked for."""
+    for stream in (*carriers, *preferred_ports):
+        if stream not in CAPABILITY_OF:
+            raise ConfigError(
+                f"stream {stream.value!r} in carriers or preferred_ports; only sensory, motor and "
+                "visualization have an endpoint of their own"
+            )
+    taken = {control_port: "control_port"} if control_port else {}
+    for stream, port in preferred_ports.items():
+        if not 1 <= port <= _MAX_PORT:
+            raise ConfigError(f"preferred port {port} of {stream.value}; 1 to {_MAX_PORT} possible")
+        if port in taken:
+            raise ConfigError(
+                f"preferred port {port} of {stream.value} is {taken[port]} already; give each its "
+                "own"
+            )
+        taken[port] = f"that of {stream.value}"

@@ -59,7 +59,8 @@ def test_transports_are_made_by_name_with_their_settings() -> None:
 def test_unknown_names_list_the_known_ones(install: Install) -> None:
     install(bus__blocking="Bus")
     with pytest.raises(
-        ConfigError, match=r"'bus'; known: bus \(blocking\), virtual \(blocking, nonblocking\)"
+        ConfigError,
+        match=r"'bus'; known: bus \(blocking\), shm \(blocking\), virtual \(blocking, nonbl",
     ):
         registry.nonblocking_transport("bus", StandInHost())
 
@@ -68,8 +69,9 @@ def test_entry_points_join_the_table_but_replace_nothing(install: Install) -> No
     install(bus__blocking="Bus", virtual__blocking="Nothing", junk="Nothing", bus__other="Nothing")
     assert dict(registry.transport_names()) == {
         "bus": ("blocking",),
+        "shm": ("blocking",),
         "virtual": ("blocking", "nonblocking"),
-        "zmq": ("blocking",),
+        "zmq": ("blocking", "nonblocking"),
     }
     assert type(registry.blocking_transport("bus", StandInHost())).__name__ == "Bus"
     assert isinstance(registry.blocking_transport("virtual", StandInHost()), VirtualTransport)

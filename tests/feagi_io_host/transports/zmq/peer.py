@@ -91,9 +91,10 @@ class ZmqPeer(ControlPeer):
         capabilities: AgentCapabilities,
         max_frame_bytes: int,
         kernel_buffer_bytes: int = 0,
+        token: bytes = bytes(32),
     ) -> None:
         super().__init__(url)
-        answer = self.ask(RegistrationRequest(descriptor, capabilities))
+        answer = self.ask(RegistrationRequest(descriptor, capabilities, auth_token=token))
         assert isinstance(answer, RegistrationSuccess), answer
         self._max_frame_bytes = max_frame_bytes
         self._kernel_buffer_bytes = kernel_buffer_bytes

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AsyncZmqAgentLink: an agent at a server that speaks ZMQ, by one task that owns all sockets.
+
+The task sleeps until a socket's descriptor or `wake` rings. The descriptor tells of a change once
+and every use of the socket may take that away, so each socket is looked at before the task sleeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import zmq
+
+from feagi_io_host.core.agent_link import LinkParty
+from feagi_io_host.core.compression import CompressionSettings
+from feagi_io_host.nonblocking.runtime import AsyncWorker
+from feagi_io_host.transports.zmq.async_socket import SocketWatch
+from feagi_io_host.transports.zmq.client_sockets import AgentSockets, host_and_port
+from feagi_io_host.transports.zmq.common import SocketOptions
+from feagi_io_host.transports.zmq.wire_form import agent_codec
+
+if TYPE_CHECKING:
+    from feagi_io_host.transports.zmq.common import ZmqSocket
+
+
+class AsyncZmqAgentLink:
+    """The AsyncAgentLink for tcp:// addresses; see `core.agent_link`.
+
+    `address` is where the server lets agents register, tcp://host:port; ConfigError for another.
+    Frames above `max_frame_bytes` are refused before memory is taken for them. With `compression`
+    a server of ours may pack what it sends, others see no difference; `pack_sensory` is for a
+    server that is known to have compression too. ConfigError for `pack_sensory` alone.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        party: LinkParty,
+        *,
+        max_frame_bytes: int,
+        options: SocketOptions | None = None,
+        compression: CompressionSettings | None = None,
+        pack_sensory: bool = False,
+    ) -> None:
+        host_and_port(address)
+        self._codec = agent_codec(compression, pack_sensory, max_frame_bytes)
+        self._address = address
+        self._party = party
+        self._max_frame_bytes = max_frame_bytes
+        self._options = SocketOptions() if options is None else options
+        self._give_up_at_s: float | None = None
+        self._bell = asyncio.Event()
+        self._worker = AsyncWorker("feagi-io-zmq-agent", self._run, wake=self.wake)
+        self._watches: dict[ZmqSocket, SocketWatch] = {}
+
+    def start(self) -> None:
+        """Begin, in the running loop; does nothing when started before. Raises ClosedError after
+        `stop`."""
+        self._worker.start()
+
+    def wake(self) -> None:
+        """Have the agent's turn come soon. Only in the loop."""
+        self._bell.set()
+
+    async def stop(self, timeout_s: float) -> None:
+        """Wait until the agent is out, `timeout_s` seconds at most, then let go of everything.
+
+        May be called more than once. Raises StopTimeoutError when the task had to be cancelled.
+        """
+        # A part of the time is for closing what is open when the agent does not get out.
+        self._give_up_at_s = time.monotonic() + 0.7 * timeout_s
+        self._bell.set()
+        await self._worker.stop(timeout_s)
+
+    async def _run(self, stopping: asyncio.Event) -> None:
+        failure: BaseException | None = None
+        agent = None
+        try:
+            agent = AgentSockets(
+                self._party,
+                self._address,
+                self._options,
+                self._max_frame_bytes,
+                opened=self._watch,
+                closing=self._unwatch,
+                unpack=self._codec[0],
+                pack=self._codec[1],
+            )
+            await self._serve(agent, stopping)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            try:
+                if agent is not None:
+                    agent.close()
+            finally:
+                self._party.link_ended(failure)
+
+    async def _serve(self, agent: AgentSockets, stopping: asyncio.Event) -> None:
+        while True:
+            self._bell.clear()
+            agent.turn()
+            if self._party.finished:
+                return
+            if stopping.is_set() and self._is_over():
+                return
+            if agent.has_work or any(
+                int(socket.getsockopt(zmq.EVENTS)) & events for socket, events in agent.watched()
+            ):
+                await asyncio.sleep(0)
+            else:
+                await self._sleep(self._wait_s(agent, stopping))
+
+    def _watch(self, socket: ZmqSocket) -> None:
+        self._watches[socket] = SocketWatch(socket, self._rung)
+
+    def _unwatch(self, socket: ZmqSocket) -> None:
+        watch = self._watches.pop(socket, None)
+        if watch is not None:
+            watch.close()
+
+    def _rung(self) -> bool:
+        self._bell.set()
+        return False
+
+    async def _sleep(self, wait_s: float) -> None:
+        timer = asyncio.get_running_loop().call_later(wait_s, self._bell.set)
+        try:
+            await self._bell.wait()
+        finally:
+            timer.cancel()
+
+    def _wait_s(self, agent: AgentSockets, stopping: asyncio.Event) -> float:
+        wait_s = agent.wait_s
+        if stopping.is_set() and self._give_up_at_s is not None:
+            wait_s = min(wait_s, max(self._give_up_at_s - time.monotonic(), 0.0))
+        return wait_s
+
+    def _is_over(self) -> bool:
+        return self._give_up_at_s is not None and time.monotonic() >= self._give_up_at_s

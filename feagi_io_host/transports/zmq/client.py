@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ZmqAgentLink: an agent at a server that speaks ZMQ, by one thread that owns all sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket as sockets
+import threading
+import time
+
+import zmq
+
+from feagi_io_host.blocking.worker import Worker
+from feagi_io_host.core.agent_link import LinkParty
+from feagi_io_host.core.compression import CompressionSettings
+from feagi_io_host.transports.zmq.client_sockets import AgentSockets, host_and_port
+from feagi_io_host.transports.zmq.common import SocketOptions
+from feagi_io_host.transports.zmq.wire_form import agent_codec
+
+
+class ZmqAgentLink:
+    """The AgentLink for tcp:// addresses; see `core.agent_link`.
+
+    `address` is where the server lets agents register, tcp://host:port; ConfigError for another.
+    Frames above `max_frame_bytes` are refused before memory is taken for them. With `compression`
+    a server of ours may pack what it sends, others see no difference; `pack_sensory` is for a
+    server that is known to have compression too. ConfigError for `pack_sensory` alone.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        party: LinkParty,
+        *,
+        max_frame_bytes: int,
+        options: SocketOptions | None = None,
+        compression: CompressionSettings | None = None,
+        pack_sensory: bool = False,
+    ) -> None:
+        host_and_port(address)
+        self._codec = agent_codec(compression, pack_sensory, max_frame_bytes)
+        self._address = address
+        self._party = party
+        self._max_frame_bytes = max_frame_bytes
+        self._options = SocketOptions() if options is None else options
+        self._asleep = False
+        self._give_up_at_s: float | None = None
+        self._line: tuple[sockets.socket, sockets.socket] | None = None
+        self._worker = Worker("feagi-io-zmq-agent", self._run, wake=self._ring)
+        self._thread_id: int | None = None
+        self._stopped_from_inside = False
+
+    def start(self) -> None:
+        """Begin; does nothing when started before. Raises ClosedError after `stop`."""
+        if self._line is None and self._give_up_at_s is None:
+            self._line = sockets.socketpair()
+            self._line[0].setblocking(False)
+            self._line[1].setblocking(False)
+        self._worker.start()
+
+    def wake(self) -> None:
+        """Have the agent's turn come soon. Writes to the thread only when it sleeps."""
+        if self._asleep:
+            self._asleep = False
+            self._ring()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs in the link's own thread."""
+        return threading.get_ident() == self._thread_id
+
+    def stop(self, timeout_s: float) -> None:
+        """Wait until the agent is out, `timeout_s` seconds at most, then let go of everything.
+
+        May be called more than once. Raises StopTimeoutError when the thread is still there.
+        """
+        # A part of the time is for closing what is open when the agent does not get out.
+        self._give_up_at_s = time.monotonic() + 0.7 * timeout_s
+        self._stopped_from_inside = self.is_current
+        self._worker.stop(timeout_s)
+        if not self._stopped_from_inside:
+            self._close_line()
+
+    def _ring(self) -> None:
+        line = self._line
+        if line is not None:
+            # Full means rung already; closed means gone.
+            with contextlib.suppress(OSError):
+                line[0].send(b"\0")
+
+    def _close_line(self) -> None:
+        # By whoever has waited for the thread: a descriptor that is written to meanwhile may be
+        # another one's already.
+        line, self._line = self._line, None
+        if line is not None:
+            for end in line:
+                end.close()
+
+    def _run(self, stopping: threading.Event) -> None:
+        self._thread_id = threading.get_ident()
+        failure: BaseException | None = None
+        agent = None
+        try:
+            agent = AgentSockets(
+                self._party,
+                self._address,
+                self._options,
+                self._max_frame_bytes,
+                unpack=self._codec[0],
+                pack=self._codec[1],
+            )
+            self._serve(agent, stopping)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            self._thread_id = None
+            try:
+                if agent is not None:
+                    agent.close()
+            finally:
+                self._party.link_ended(failure)
+                if self._stopped_from_inside:  # by a listener, and nobody may come to wait
+                    self._close_line()
+
+    def _serve(self, agent: AgentSockets, stopping: threading.Event) -> None:
+        assert self._line is not None
+        bell = self._line[1]
+        poller = zmq.Poller()
+        watched: list[tuple[object, int]] = []
+        while True:
+            self._asleep = False
+            agent.turn()
+            if self._party.finished:
+                return
+            if stopping.is_set() and self._is_over():
+                return
+            now_watched = agent.watched()
+            if now_watched != watched:
+                watched = list(now_watched)
+                poller = zmq.Poller()
+                poller.register(bell, zmq.POLLIN)
+                for socket, events in now_watched:
+                    if events:
+                        poller.register(socket, events)
+            # Said before looking: what comes from here on rings the bell.
+            self._asleep = True
+            wait_ms = 0 if agent.has_work else self._wait_ms(agent, stopping)
+            for source, _ in poller.poll(wait_ms):
+                if source == bell.fileno():
+                    with contextlib.suppress(BlockingIOError):
+                        bell.recv(256)
+
+    def _wait_ms(self, agent: AgentSockets, stopping: threading.Event) -> int:
+        wait_s = agent.wait_s
+        if stopping.is_set() and self._give_up_at_s is not None:
+            wait_s = min(wait_s, max(self._give_up_at_s - time.monotonic(), 0.0))
+        return int(wait_s * 1000) + 1  # a millisecond early would be a wasted turn
+
+    def _is_over(self) -> bool:
+        return self._give_up_at_s is not None and time.monotonic() >= self._give_up_at_s

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ControlDesk: what is done with what comes in, whoever waits for it, a thread or an event loop.
+
+control messages  -> RegistrationServer -> events carried out -> answer
+sensory messages  -> verified -> the agent's session
+silent agents and those that the host has detached -> let go
+
+Nothing here waits: sockets are read as long as something is there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import zmq
+
+from feagi_io_host.core.carrier import AttachedAgent
+from feagi_io_host.core.errors import ClosedError, FeagiDataError, FeagiIOError
+from feagi_io_host.core.events import AgentDisconnected, AgentRegistered
+from feagi_io_host.core.messages import AgentConfiguration
+from feagi_io_host.core.motor_narrowing import settle_configuration
+from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.core.registration import RegistrationServer
+from feagi_io_host.core.server_seams import ServerEvent
+from feagi_io_host.core.types import StreamType
+from feagi_io_host.transports.zmq.common import frame_bytes, receive_parts
+from feagi_io_host.transports.zmq.slots import EndpointSlots, Slot
+
+if TYPE_CHECKING:
+    from feagi_io_host.transports.zmq.common import BytesLike, ZmqSocket
+
+_log = logging.getLogger("feagi_io.zmq")
+
+# Sweeps and agents that the host itself has detached are looked for this often.
+_LOOK_AROUND_S: Final = 0.25
+# So many messages of one socket in a row; then the others have their turn.
+_FAIR_SHARE: Final = 16
+
+
+@dataclass(slots=True, eq=False)
+class ServedAgent:
+    """One registered agent, as the desk knows it."""
+
+    agent: AttachedAgent
+    sensory: Slot | None
+
+
+class DeskOwner(Protocol):
+    """The transport, as its desk sees it. Called where the desk is, in its thread or loop."""
+
+    def take_in(self, agent_id: bytes, slots: EndpointSlots) -> ServedAgent:
+        """Attach a registered agent and start its publishers; FeagiIOError when it cannot be."""
+
+    def let_go(self, served: ServedAgent, reason: str) -> None:
+        """Detach an agent and close its sensory socket."""
+
+    def accepts(self, agent_id: bytes, configuration: AgentConfiguration) -> bool:
+        """Whether the units of an agent can be had."""
+
+    def now_s(self) -> float:
+        """The time on the transport's clock."""
+
+    def count_unanswerable(self) -> None:
+        """An answer did not reach its peer."""
+
+
+class ControlDesk:
+    """Serves the agents of `owner`. Belongs to one thread or event loop at a time.
+
+    `watch(served)` is called for each agent whose sensory socket is to be waited for from then
+    on, `unwatch(served)` before that socket is closed. `unpack` gives plain frames of packed ones.
+    """
+
+    def __init__(
+        self,
+        owner: DeskOwner,
+        server: RegistrationServer,
+        slots: EndpointSlots,
+        router: ZmqSocket,
+        *,
+        watch: Callable[[ServedAgent], object],
+        unwatch: Callable[[ServedAgent], object],
+        unpack: Callable[[BytesLike], BytesLike] | None = None,
+    ) -> None:
+        self._owner = owner
+        self._unpack = unpack
+        self._server = server
+        self._slots = slots
+        self._router = router
+        self._watch = watch
+        self._unwatch = unwatch
+        self._served: dict[bytes, ServedAgent] = {}
+
+    @property
+    def served(self) -> tuple[ServedAgent, ...]:
+        """The agents that are in."""
+        return tuple(self._served.values())
+
+    def longest_wait_s(self) -> float:
+        """How long may be waited before `look_around` is due."""
+        due_s = self._server.next_tick_s
+        if due_s is None:
+            return _LOOK_AROUND_S
+        return min(max(due_s - self._owner.now_s(), 0.0), _LOOK_AROUND_S)
+
+    def look_around(self) -> None:
+        """Let go of agents that are silent and of those that the host has detached."""
+        self._act(self._server.tick(self._owner.now_s()))
+        for agent_id, served in tuple(self._served.items()):
+            if served.agent.closed:
+                self._act(self._server.dismiss(agent_id, "detached by the host"))
+
+    def close(self) -> None:
+        """Let go of every agent and close every socket."""
+        for agent_id in tuple(self._served):
+            self._forget(agent_id, "zmq transport stopped")
+        self._slots.close()
+        self._router.close()  # with its linger: the last answers
+
+    def serve_control(self) -> bool:
+        """Answer the control messages that wait; true when there may be more of them."""
+        for _ in range(_FAIR_SHARE):
+            try:
+                parts = receive_parts(self._router, 3)
+            except zmq.Again:
+                return False
+            if len(parts) < 2:
+                continue  # an identity and nothing else
+            peer = parts[0].bytes
+            content = frame_bytes(parts[1] if len(parts) == 2 else parts[2])
+            self._let_go_if_detached(peer)
+            outcome = self._server.receive(peer, content, self._owner.now_s())
+            if self._act(outcome.events) and outcome.reply is not None:
+                self._answer(peer, outcome.reply)
+        return True
+
+    def serve_sensory(self, served: ServedAgent) -> bool:
+        """Pass on the sensory frames that wait; true when there may be more of them."""
+        if served.sensory is None:
+            return False
+        taken, more = take_sensory(served.agent, served.sensory.socket, self._unpack)
+        if taken:
+            self._server.registry.touch(served.agent.agent_id, self._owner.now_s())
+        return more
+
+    def _let_go_if_detached(self, peer: bytes) -> None:
+        """An agent that the host has detached learns of it by its next message at the latest."""
+        record = self._server.registry.find_by_peer(peer)
+        if record is None:
+            return
+        served = self._served.get(record.agent_id)
+        if served is not None and served.agent.closed:
+            self._act(self._server.dismiss(record.agent_id, "detached by the host"))
+
+    def _answer(self, peer: bytes, reply: bytes) -> None:
+        try:
+            self._router.send_multipart([peer, b"", reply])
+        except zmq.ZMQError as error:
+            self._owner.count_unanswerable()
+            _log.debug("answer of %d bytes given up: %s", len(reply), error)
+
+    def _act(self, events: Sequence[ServerEvent]) -> bool:
+        """Carry out what the server decided; false when it must not be answered after all."""
+        answer = True
+        for event in events:
+            if isinstance(event, AgentDisconnected):
+                self._forget(event.agent_id, event.reason)
+            elif isinstance(event, AgentRegistered):
+                answer = self._welcome(event.agent_id)
+            else:
+                served = self._served.get(event.agent_id)
+                answer = served is not None and settle_configuration(
+                    served.agent, event.configuration, self._owner.accepts
+                )
+        return answer
+
+    def _welcome(self, agent_id: bytes) -> bool:
+        try:
+            served = self._owner.take_in(agent_id, self._slots)
+            self._served[agent_id] = served
+            if served.sensory is not None:
+                self._watch(served)
+        except FeagiIOError as error:
+            _log.warning("agent not taken in: %s", error)
+            self._act(self._server.dismiss(agent_id, "not taken in"))
+            return False
+        return True
+
+    def _forget(self, agent_id: bytes, reason: str) -> None:
+        served = self._served.pop(agent_id, None)
+        if served is None:
+            return
+        if served.sensory is not None:
+            self._unwatch(served)
+        self._owner.let_go(served, reason)
+
+
+def take_sensory(
+    agent: AttachedAgent,
+    socket: ZmqSocket,
+    unpack: Callable[[BytesLike], BytesLike] | None = None,
+) -> tuple[int, bool]:
+    """Hand the sensory frames that wait in `socket` to `agent`, a fair share of them at most.
+
+    Gives how many messages there were and whether there may be more. What is no frame is counted.
+    `unpack` gives plain frames of packed ones; without it these are no frames.
+    """
+    counters = agent.counters[StreamType.SENSORY]
+    for taken in range(_FAIR_SHARE):
+        try:
+            parts = receive_parts(socket, 1)
+        except zmq.Again:
+            return taken, False
+        try:
+            if parts[0].more:
+                raise FeagiDataError("message of several parts; one part, one FBC is expected")
+            data = frame_bytes(parts[0])
+            fbc = SharedFBC.from_bytes(data if unpack is None else unpack(data))
+        except FeagiDataError as error:
+            counters.count_sent(len(parts[0]))
+            counters.count_dropped("damaged")
+            _log.debug("sensory frame dropped: %s", error)
+            continue
+        with fbc:
+            try:
+                agent.submit_sensory(fbc)
+            except ClosedError:
+                return taken + 1, False  # detached by the host; `look_around` sees to it
+    return _FAIR_SHARE, True
