@@ -11,12 +11,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from feagi_io_host.agent.async_feagi_agent import AsyncFeagiAgent
+    from feagi_io_host.agent.feagi_agent import FeagiAgent
     from feagi_io_host.blocking.transport import BlockingTransport
-    from feagi_io_host.bridge import BoardBridge
+    from feagi_io_host.bridge import BoardBridge, EngineRelay
     from feagi_io_host.burst.engine import BurstEngine
     from feagi_io_host.burst.reflex import ReflexEngine
     from feagi_io_host.burst.wiring import Reflex, linear_weights
     from feagi_io_host.core.agents import AgentCapabilities
+    from feagi_io_host.core.client_actions import AgentState, StateChanged
     from feagi_io_host.core.config import PNSConfig
     from feagi_io_host.core.container import FeagiByteContainer
     from feagi_io_host.core.errors import FeagiDataError, FeagiIOError
@@ -36,7 +39,10 @@ if TYPE_CHECKING:
         FeagiByteStructureType,
         StreamType,
     )
+    from feagi_io_host.core.units import DeclaredUnit
     from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels, NeuronVoxelXYZPArrays
+    from feagi_io_host.create import create_pns, create_pns_with_config
+    from feagi_io_host.handles import TransportHandle
     from feagi_io_host.nonblocking.transport import NonBlockingTransport
     from feagi_io_host.pns import PNS
 
@@ -48,12 +54,17 @@ _HOMES = {
     "AgentDescriptor": "core.types",
     "AgentDisconnected": "core.events",
     "AgentRegistered": "core.events",
+    "AgentState": "core.client_actions",
+    "AsyncFeagiAgent": "agent.async_feagi_agent",
     "BlockingTransport": "blocking.transport",
     "BoardBridge": "bridge",
     "BufferPool": "core.pool",
     "BurstEngine": "burst.engine",
     "CorticalID": "core.types",
     "CorticalMappedXYZPNeuronVoxels": "core.voxels",
+    "DeclaredUnit": "core.units",
+    "EngineRelay": "bridge",
+    "FeagiAgent": "agent.feagi_agent",
     "FeagiByteContainer": "core.container",
     "FeagiByteStructureType": "core.types",
     "FeagiDataError": "core.errors",
@@ -69,8 +80,12 @@ _HOMES = {
     "ReflexEngine": "burst.reflex",
     "SensoryData": "core.events",
     "SharedFBC": "core.pool",
+    "StateChanged": "core.client_actions",
     "StreamType": "core.types",
+    "TransportHandle": "handles",
     "VisualizationReady": "core.events",
+    "create_pns": "create",
+    "create_pns_with_config": "create",
     "linear_weights": "burst.wiring",
 }
 
@@ -80,12 +95,17 @@ __all__ = [
     "AgentDescriptor",
     "AgentDisconnected",
     "AgentRegistered",
+    "AgentState",
+    "AsyncFeagiAgent",
     "BlockingTransport",
     "BoardBridge",
     "BufferPool",
     "BurstEngine",
     "CorticalID",
     "CorticalMappedXYZPNeuronVoxels",
+    "DeclaredUnit",
+    "EngineRelay",
+    "FeagiAgent",
     "FeagiByteContainer",
     "FeagiByteStructureType",
     "FeagiDataError",
@@ -100,8 +120,12 @@ __all__ = [
     "ReflexEngine",
     "SensoryData",
     "SharedFBC",
+    "StateChanged",
     "StreamType",
+    "TransportHandle",
     "VisualizationReady",
+    "create_pns",
+    "create_pns_with_config",
     "linear_weights",
 ]
 

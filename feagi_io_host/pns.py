@@ -10,6 +10,8 @@ AgentSession: it submits sensory frames to it and drains its two outbound channe
 
 Every channel follows the delivery table. Each entry of a channel holds a lease of its own on
 its frame; whoever takes the entry gives that lease back.
+
+A PNS runs the transports that it was given by `add_transport`; others may attach agents, too.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from feagi_io_host.blocking.session import AgentSession, thread_channel
+from feagi_io_host.blocking.transport import BlockingTransport
 from feagi_io_host.blocking.worker import Worker
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.carrier import ChannelMaker
@@ -31,6 +34,7 @@ from feagi_io_host.core.errors import (
     ClosedError,
     ConfigError,
     DeliveryTimeoutError,
+    StopTimeoutError,
     UnknownHandleError,
 )
 from feagi_io_host.core.events import (
@@ -43,17 +47,26 @@ from feagi_io_host.core.events import (
 )
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.signal import FeagiSignal, SignalHandle
-from feagi_io_host.core.telemetry import LatencyHistogram, StreamCounters
+from feagi_io_host.core.telemetry import StreamCounters
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
 from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels
+from feagi_io_host.figures import Figures
+from feagi_io_host.handles import TransportHandle
+from feagi_io_host.nonblocking.transport import NonBlockingTransport
+from feagi_io_host.transports.registry import (
+    Paradigm,
+    blocking_transport,
+    nonblocking_transport,
+)
 from feagi_wire.const import AGENT_ID_BYTES
 
-__all__ = ["PNS", "AgentSession"]
+__all__ = ["PNS", "AgentSession", "TransportHandle"]
 
 _log = logging.getLogger("feagi_io.pns")
 
 # The worker is woken by every frame and by stop; it looks around by itself this often.
-_IDLE_WAIT_S = 1.0
+_IDLE_WAIT_S: Final = 1.0
+_CLEAN_UP_S: Final = 5.0  # for what was opened before a start failed
 
 
 class PNS:
@@ -78,9 +91,11 @@ class PNS:
         self._by_id: dict[bytes, AgentSession] = {}
         self._sessions: tuple[AgentSession, ...] = ()  # replaced as a whole, read without lock
         self._engines: list[tuple[BrainSignals, SignalHandle, SignalHandle]] = []
-        self._departed: dict[str, Any] = {}
+        self._life = threading.Lock()  # held by `start`
+        self._started = False
+        self._handles: tuple[TransportHandle, ...] = ()
+        self._figures = Figures()
         self._unclaimed = StreamCounters()
-        self._latency = LatencyHistogram()
         self._sensory_waiting = threading.Event()
         self._worker = Worker(
             "feagi-io-pns-sensory", self._distribute, wake=self._sensory_waiting.set
@@ -91,23 +106,56 @@ class PNS:
     # -- life ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to pass sensory frames on; does nothing when started before. Raises ClosedError
-        after `stop`. Agents may be attached before."""
-        self._worker.start()
+        """Open the transports and begin to pass sensory frames on; does nothing when started
+        before. Agents may be attached before.
+
+        Transports that let agents in open last, those that only carry streams for them first.
+        Raises what the first one raises that cannot be opened; the PNS is stopped then. Raises
+        ClosedError after `stop`.
+        """
+        try:
+            with self._life:
+                if self._started and not self._stopped:
+                    return
+                self._worker.start()
+                for handle in self._in_opening_order():
+                    handle.start()
+                self._started = True
+        except BaseException:
+            try:
+                self.stop(_CLEAN_UP_S)
+            except StopTimeoutError:
+                _log.exception("after a start that failed")
+            raise
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Detach every agent and every engine and end the worker, within `timeout_s` seconds.
+        """Detach every agent and every engine, stop the transports and end the worker, within
+        `timeout_s` seconds.
 
-        May be called more than once. Raises StopTimeoutError when the worker is held up, by a
-        listener that does not return for example; everything else is closed even then.
+        May be called more than once. Raises StopTimeoutError when something is held up, the
+        worker by a listener that does not return for example; everything else is closed even then.
         """
+        deadline_s = time.monotonic() + timeout_s
         with self._lock:
             self._stopped = True
         for engine, _, _ in tuple(self._engines):
             self.disconnect_from_burst_engine(engine)
         for session in self._sessions:
             session.close("PNS stopped")
-        self._worker.stop(timeout_s)
+        steps: list[Callable[[float], object]] = [
+            *(handle.stop for handle in reversed(self._in_opening_order())),
+            self._worker.stop,
+        ]
+        late: list[str] = []
+        for index, step in enumerate(steps):
+            # One that is stuck must not use up the time of the others.
+            share_s = max(deadline_s - time.monotonic(), 0.0) / (len(steps) - index)
+            try:
+                step(share_s)
+            except StopTimeoutError as error:
+                late.append(str(error))
+        if late:
+            raise StopTimeoutError("; ".join(late))
 
     def __enter__(self) -> Self:
         self.start()
@@ -120,6 +168,60 @@ class PNS:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    # -- transports -----------------------------------------------------------------------------
+
+    def add_transport(
+        self,
+        make: str | Callable[..., BlockingTransport | NonBlockingTransport],
+        *,
+        paradigm: Paradigm = "blocking",
+        streams: Iterable[StreamType] = tuple(StreamType),
+        carriers: Mapping[StreamType, TransportHandle] | None = None,
+        **settings: Any,
+    ) -> TransportHandle:
+        """Give the PNS one more transport, which starts and stops with it.
+
+        `make` is its name in the registry, or its class; `paradigm` counts for a name alone.
+        `settings` are its keyword arguments, `carriers` the streams of its agents that other
+        transports of this PNS carry, of either paradigm. One without StreamType.CONTROL among its
+        `streams` only carries: it opens before those that let agents in. A PNS that runs does
+        not start it by itself: call the handle's `start`.
+
+        Raises ConfigError for an unknown name, a carrier that cannot be one and what the transport
+        finds wrong with its settings, ClosedError after `stop`.
+        """
+        door = _Door(self)
+        if carriers:
+            settings["carriers"] = {s: handle.carrier for s, handle in carriers.items()}
+        if not isinstance(make, str):
+            transport = make(door, **settings)
+        elif paradigm == "blocking":
+            transport = blocking_transport(make, door, **settings)
+        else:
+            transport = nonblocking_transport(make, door, **settings)
+        handle = TransportHandle(transport, streams=streams, carriers=carriers)
+        door.handle = handle
+        with self._lock:
+            if self._stopped:
+                raise ClosedError("PNS was stopped; it takes no more transports")
+            self._handles = (*self._handles, handle)
+        return handle
+
+    @property
+    def transports(self) -> tuple[TransportHandle, ...]:
+        """The transports of this PNS, in the order in which they were added."""
+        return self._handles
+
+    @property
+    def endpoints(self) -> list[dict[str, Any]]:
+        """What listens where, as plain data: for each transport what
+        `TransportHandle.endpoint` says. The data streams of an agent have addresses of their own,
+        which it is told when it registers."""
+        return [handle.endpoint() for handle in self._handles]
+
+    def _in_opening_order(self) -> list[TransportHandle]:
+        return sorted(self._handles, key=lambda handle: StreamType.CONTROL in handle.streams)
 
     # -- agents -------------------------------------------------------------------------------
 
@@ -139,6 +241,20 @@ class PNS:
         makes its motor and visualization channels: a carrier in an event loop gives its own. Raises
         ConfigError for an id of another length or of zeros, ClosedError after `stop`.
         """
+        return self._attach(
+            None, descriptor, capabilities, agent_id, motor_areas=motor_areas, channel=channel
+        )
+
+    def _attach(
+        self,
+        handle: TransportHandle | None,
+        descriptor: AgentDescriptor,
+        capabilities: AgentCapabilities,
+        agent_id: bytes | None,
+        *,
+        motor_areas: Iterable[CorticalID] | None,
+        channel: ChannelMaker,
+    ) -> AgentSession:
         if agent_id is None:
             agent_id = secrets.token_bytes(AGENT_ID_BYTES)
         if len(agent_id) != AGENT_ID_BYTES or not any(agent_id):
@@ -166,6 +282,7 @@ class PNS:
                 if old is None:
                     self._by_id[session.agent_id] = session
                     self._sessions = (*self._sessions, session)
+                    self._figures.came(session, handle)
                     break
             old.close("replaced by a new session of the same agent")
         _log.info("agent %s attached", descriptor.agent_name)
@@ -297,7 +414,7 @@ class PNS:
             while busy and not stopping.is_set():
                 busy = False
                 for session in self._sessions:
-                    if session.deliver_one(self.sensory_data_received, self._latency):
+                    if session.deliver_one(self.sensory_data_received):
                         busy = True
 
     def _detach(self, session: AgentSession, reason: str) -> None:
@@ -307,41 +424,66 @@ class PNS:
             del self._by_id[session.agent_id]
             self._sessions = tuple(s for s in self._sessions if s is not session)
         session.close_channels()
-        with self._lock:
-            _add_up(self._departed, session.snapshot())
+        self._figures.left(session)
         _log.info("agent %s detached: %s", session.descriptor.agent_name, reason)
         self.agent_disconnected.emit(AgentDisconnected(session.agent_id, reason))
 
     # -- figures ------------------------------------------------------------------------------
 
     def telemetry(self) -> dict[str, Any]:
-        """A snapshot as plain data: `uptime_s`, one entry per attached agent in `agents`,
-        `totals` per stream (agents that left included), `unclaimed_motor` (commands for agents
-        that were gone) and `sensory_queue_latency` (submitted to emitted)."""
-        totals: dict[str, Any] = {}
-        with self._lock:
-            _add_up(totals, self._departed)
-            sessions = self._sessions
-        agents = []
-        for session in sessions:
-            streams = session.snapshot()
-            _add_up(totals, streams)
-            agents.append(
-                {
-                    "agent_id": session.agent_id.hex(),
-                    "manufacturer": session.descriptor.manufacturer,
-                    "agent_name": session.descriptor.agent_name,
-                    "agent_version": session.descriptor.agent_version,
-                    **streams,
-                }
-            )
+        """A snapshot as plain data, ready for JSON.
+
+        `uptime_s`
+        `agents`: for each attached one `agent_id` (hex), `manufacturer`, `agent_name`,
+            `agent_version`, `capabilities` (as in a registration), `transport` ("name.paradigm" of
+            the one that let it in, None for others), `attached_s`, and a row for each of
+            `sensory`, `motor` and `visualization`
+        `transports`: for each what `endpoints` says, the number of its `agents`, its `control`
+            counters, and the rows of the streams that it carries, of agents that left, too
+        `totals`: the rows of all agents there ever were
+        `unclaimed_motor`: commands for agents that were gone
+        `sensory_queue_latency`: the latency of the sensory total
+
+        A row has `sent`, `delivered`, `bytes`, `dropped` (by reason), `queued`, `in_flight`,
+        `high_water`, `saturation`, `saturation_lately` (see `core.telemetry.stream_row`) and
+        `latency` with `count`, `mean_ms`, `p50_ms`, `p99_ms`, `p99_9_ms`, `max_ms`: for sensory
+        from the carrier to the brain, for the others from `publish_*` to the wire, where the
+        carrier reports it. `saturation_lately` is since the snapshot before, whoever took that.
+        """
+        report = self._figures.report(self._sessions, self._handles, self.clock())
         return {
             "uptime_s": self.clock() - self._started_at_s,
-            "agents": agents,
-            "totals": totals,
+            **report,
             "unclaimed_motor": self._unclaimed.snapshot(),
-            "sensory_queue_latency": self._latency.snapshot(),
+            "sensory_queue_latency": report["totals"][StreamType.SENSORY.value]["latency"],
         }
+
+
+class _Door:
+    """The host that a transport of the PNS sees: it remembers by which one an agent came."""
+
+    def __init__(self, pns: PNS) -> None:
+        self._pns = pns
+        self.handle: TransportHandle | None = None
+
+    def attach_agent(
+        self,
+        descriptor: AgentDescriptor,
+        capabilities: AgentCapabilities,
+        agent_id: bytes | None = None,
+        *,
+        motor_areas: Iterable[CorticalID] | None = None,
+        channel: ChannelMaker = thread_channel,
+    ) -> AgentSession:
+        """As `PNS.attach_agent`."""
+        return self._pns._attach(
+            self.handle,
+            descriptor,
+            capabilities,
+            agent_id,
+            motor_areas=motor_areas,
+            channel=channel,
+        )
 
 
 def _areas_of(fbc: SharedFBC) -> frozenset[CorticalID]:
@@ -353,12 +495,3 @@ def _areas_of(fbc: SharedFBC) -> frozenset[CorticalID]:
         if isinstance(struct, CorticalMappedXYZPNeuronVoxels):
             areas.update(struct.mappings)
     return frozenset(areas)
-
-
-def _add_up(total: dict[str, Any], part: Mapping[str, Any]) -> None:
-    """Add the numbers of one nested snapshot to those of another."""
-    for key, value in part.items():
-        if isinstance(value, Mapping):
-            _add_up(total.setdefault(key, {}), value)
-        else:
-            total[key] = total.get(key, 0) + value

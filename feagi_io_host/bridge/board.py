@@ -75,6 +75,7 @@ class BoardBridge:
         self.board_down: FeagiSignal[BoardDown] = FeagiSignal("board_down")
         self.board_log: FeagiSignal[BoardLog] = FeagiSignal("board_log")
         self.problem: FeagiSignal[BoardProblem] = FeagiSignal("problem")
+        self.pns = pns
         self.pool = BufferPool()
         self._links: dict[str, BoardLink] = {}
         signals = BridgeSignals(self.board_up, self.board_down, self.board_log, self.problem)
@@ -134,6 +135,12 @@ class BoardBridge:
     def ports(self) -> tuple[str, ...]:
         """The lines of this bridge, as they were named."""
         return tuple(self._links)
+
+    @property
+    def boards_up(self) -> tuple[BoardUp, ...]:
+        """The boards whose session is up now, as `board_up` told of them."""
+        events = (link.board for link in self._links.values())
+        return tuple(event for event in events if event is not None)
 
     def status(self) -> list[dict[str, Any]]:
         """A plain dictionary per line: `port`, `state` (CLOSED, WAITING, OFFERED, CONNECTED,

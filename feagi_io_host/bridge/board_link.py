@@ -105,6 +105,8 @@ class BoardLink:
         self.port = port
         self.counters = LinkCounters()
         self.rtt = LatencyHistogram()
+        self.board: BoardUp | None = None
+        """Whose session is up; None when none is."""
         self._pns = pns
         self._signals = signals
         self._settings = settings
@@ -486,13 +488,15 @@ class BoardLink:
             agent, screen, motor=bool(declaration.motors), shown=declaration.visualization
         )
         _log.info("board %s is up on %s", declaration.name, self.port)
-        self._signals.board_up.emit(BoardUp(self.port, agent_id, declaration))
+        self.board = BoardUp(self.port, agent_id, declaration)
+        self._signals.board_up.emit(self.board)
 
     def _end_session(self, reason: str) -> None:
         with self._lock:
             session, self._session = self._session, None
             if session is None:
                 return
+            self.board = None
             link = self._link
             self._diagnosis.start(self._clock(), link.framer.frames, link.echoed)
             self._heard_s = self._clock()

@@ -68,6 +68,12 @@ class BurstTimetable:
         self._start_s = start_s
         self._due_index = 0
 
+    def change_rate(self, rate_hz: float, start_s: float) -> None:
+        """Begin a new grid of another rate at `start_s`; the counters stay. Raises ConfigError as
+        the constructor does."""
+        self.period_s = BurstTimetable(rate_hz, start_s).period_s
+        self.restart(start_s)
+
     def begin(self, now_s: float) -> float:
         """A burst begins now. Returns by how many seconds it is late; never below 0."""
         lateness_s = max(now_s - self.due_s, 0.0)

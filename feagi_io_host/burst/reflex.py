@@ -77,7 +77,9 @@ class ReflexEngine(BurstEngine):
     ) -> None:
         super().__init__()
         self._timetable = BurstTimetable(rate_hz, clock())
-        self._wiring = Wiring(reflexes)
+        self._wiring_lock = threading.Lock()  # guards the list of reflexes
+        self._reflexes = tuple(reflexes)
+        self._wiring = Wiring(self._reflexes)
         age = DELIVERY_TABLE[StreamType.SENSORY].max_age_bursts or 2
         self._max_age_bursts = age if max_age_bursts is None else max_age_bursts
         if self._max_age_bursts < 1:
@@ -176,7 +178,36 @@ class ReflexEngine(BurstEngine):
         for _ in range(bursts):
             self.run_burst(self._clock())
 
+    def add_reflexes(self, reflexes: Iterable[Reflex]) -> None:
+        """Wire more sensors to motors from the next agent's turn on.
+
+        An arc between two areas takes the place of the one that they had. Raises ConfigError, and
+        changes nothing, for reflexes that do not fit the others.
+        """
+        with self._wiring_lock:
+            arcs = {(reflex.source, reflex.target): reflex for reflex in self._reflexes}
+            arcs.update({(reflex.source, reflex.target): reflex for reflex in reflexes})
+            self._wiring = Wiring(arcs.values())
+            self._reflexes = tuple(arcs.values())
+
+    def change_rate(self, rate_hz: float) -> None:
+        """Fire at another rate, on a new grid from now. Raises ConfigError for a rate that is not
+        a positive number."""
+        with self._burst_lock:
+            self._timetable.change_rate(rate_hz, self._clock())
+            self._begun = 0
+
     # -- figures ------------------------------------------------------------------------------
+
+    @property
+    def reflexes(self) -> tuple[Reflex, ...]:
+        """The arcs that there are."""
+        return self._reflexes
+
+    @property
+    def is_firing(self) -> bool:
+        """Whether bursts come by themselves now."""
+        return self._worker.is_alive and self._resumed.is_set()
 
     @property
     def burst_count(self) -> int:
@@ -307,10 +338,11 @@ class ReflexEngine(BurstEngine):
 
     def _serve(self, agent_id: bytes, fbc: SharedFBC | None, plan: BurstPlan) -> None:
         """Take up what one agent senses and send its motor frame."""
-        self._wiring.rest()
+        wiring = self._wiring  # one for the whole turn: it may be replaced meanwhile
+        wiring.rest()
         if fbc is not None:
-            self._sense(fbc, plan)
-        driven = self._wiring.driven()
+            self._sense(fbc, plan, wiring)
+        driven = wiring.driven()
         frame = self._motor_pool.acquire()
         try:
             views = frame.reserve_xyzp(
@@ -331,7 +363,7 @@ class ReflexEngine(BurstEngine):
             self._counts["motor_frames" if driven else "motor_frames_empty"] += 1
         self.motor_commands.emit(MotorCommand(agent_id, shared))
 
-    def _sense(self, fbc: SharedFBC, plan: BurstPlan) -> None:
+    def _sense(self, fbc: SharedFBC, plan: BurstPlan, wiring: Wiring) -> None:
         unknown = ignored = undecodable = 0
         container = fbc.container
         for index in range(container.try_get_number_contained_structures()):
@@ -345,7 +377,7 @@ class ReflexEngine(BurstEngine):
                 undecodable += 1
                 continue
             for area, arrays in struct:
-                sensory = self._wiring.sensory.get(area)
+                sensory = wiring.sensory.get(area)
                 if sensory is None:
                     unknown += len(arrays)
                     continue

@@ -98,6 +98,13 @@ def bridge(
     port: Annotated[list[str], typer.Option(help="A board's port; may be given several times.")],
     baud: Annotated[int, typer.Option(min=300, help="Of UARTs; USB boards ignore it.")] = 115200,
     reset: Annotated[bool, typer.Option("--reset", help="Pulse DTR at the first opening.")] = False,
+    feagi: Annotated[
+        str | None,
+        typer.Option(help="Make each board an agent of this engine: tcp://127.0.0.1:30001."),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="The token that the engine wants: 32 bytes or 64 digits.")
+    ] = None,
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="End after so long instead of at Ctrl-C.")
     ] = None,
@@ -105,23 +112,128 @@ def bridge(
 ) -> None:
     """Talk to boards and show what they say and sense: a line per second and board.
 
-    No brain is attached: motors stay fail-safe. Exit status 0 when every board was connected at
-    the end, 1 when one was not.
+    Without --feagi no brain is attached and motors stay fail-safe. With it every board is an
+    agent of that engine, or of a `feagi-io serve`, with the units that it declares; a board or an
+    engine that goes away is waited for. Exit status 0 when every board was connected at the end,
+    to its engine too, 1 when one was not.
     """
     import threading
 
+    if token_file is not None and feagi is None:
+        raise typer.BadParameter("a token is for --feagi", param_hint="--token-file")
     with _named_errors():
         from feagi_io_host.cli.monitor import BridgeMonitor
+        from feagi_io_host.core.config import AuthSettings
 
         stop = threading.Event()
         monitor = BridgeMonitor(
-            port, baud=baud, reset=reset, say=lambda text: typer.echo(text, err=json_output)
+            port,
+            baud=baud,
+            reset=reset,
+            say=lambda text: typer.echo(text, err=json_output),
+            feagi=feagi,
+            token=AuthSettings(token_file).read_token(),
         )
         with _stops_on_signal(stop):
             status = monitor.run(stop, seconds, quiet=json_output)
     if json_output:
         typer.echo(json.dumps(status))
-    raise typer.Exit(0 if all(line["state"] == "CONNECTED" for line in status) else FAILED)
+    served = all(
+        line["state"] == "CONNECTED" and (line["engine"] is None or line["engine"]["state"] == "up")
+        for line in status
+    )
+    raise typer.Exit(0 if served else FAILED)
+
+
+@app.command()
+def serve(
+    zmq_rest: Annotated[
+        str | None, typer.Option(help="Where agents register: tcp://host:port.")
+    ] = None,
+    zmq_sensory: Annotated[str | None, typer.Option(help="Where their frames come in.")] = None,
+    zmq_motor: Annotated[str | None, typer.Option(help="Where motor frames go out.")] = None,
+    zmq_viz: Annotated[str | None, typer.Option(help="Where visualization goes out.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
+    rate: Annotated[float, typer.Option(help="Bursts per second.")] = 100.0,
+    wire: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A reflex, SENSOR:MOTOR as UNIT[GROUP]/CHANNELS/STEPS, like "
+            "iinf/2/8:omot/2/8; may be given several times. Without any, each agent's sensors "
+            "drive its own motors, as it says that it has them."
+        ),
+    ] = None,
+    status: Annotated[
+        str, typer.Option(help="Port of the status page on 127.0.0.1; 0 for any, or none.")
+    ] = "30002",
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="End after so long instead of at Ctrl-C.")
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print JSON, one object per line and event.")
+    ] = False,
+) -> None:
+    """A PNS with the built-in brain, for agents to register with. A status line per second.
+
+    Settings come from the file, then FEAGI_IO_*, then these options. `feagi-io agents` shows who
+    is there.
+    """
+    import os
+    import threading
+
+    def say(line: str, data: dict[str, Any]) -> None:
+        typer.echo(json.dumps(data) if json_output else line)
+
+    port = None if status == "none" else _port(status)
+    with _named_errors():
+        from feagi_io_host.cli.serve import BrainServer
+        from feagi_io_host.cli.wires import parse_wire
+        from feagi_io_host.core.config import PNSConfig
+
+        urls = {"rest": zmq_rest, "sensory": zmq_sensory, "motor": zmq_motor, "viz": zmq_viz}
+        server = BrainServer(
+            PNSConfig.from_sources(
+                toml=config,
+                environ=os.environ,
+                arguments={f"zmq.{name}": url for name, url in urls.items()},
+            ),
+            rate_hz=rate,
+            reflexes=[parse_wire(text) for text in wire or ()],
+            status_port=port,
+            say=say,
+        )
+        stop = threading.Event()
+        with _stops_on_signal(stop):
+            last = server.run(stop, seconds)
+    say("ended", {"event": "stopped", "telemetry": last})
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
+        raise typer.BadParameter(f"{text!r} is no port (0 to 65535) and not none")
+    return int(text)
+
+
+@app.command()
+def agents(
+    url: Annotated[
+        str, typer.Option(help="The status page of `feagi-io serve`, or a FEAGI engine's REST.")
+    ] = "http://127.0.0.1:30002",
+    once: Annotated[bool, typer.Option("--once", help="Print the table once and end.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print JSON, one object per look.")
+    ] = False,
+) -> None:
+    """The agents of a running server: a live table, until Ctrl-C."""
+    import threading
+
+    with _named_errors():
+        from feagi_io_host.cli.agents import AgentsView, watch
+
+        stop = threading.Event()
+        with _stops_on_signal(stop):
+            watch(AgentsView(url), stop, interval, once=once, as_json=json_output)
 
 
 @bench_app.command()
@@ -132,6 +244,42 @@ def codec(
     """Container encode and decode against memcpy and the real library."""
     with _named_errors():
         from feagi_io_host.bench import codec as rows
+
+        _print_rows(rows.run(quick=quick), json_output)
+
+
+@bench_app.command()
+def channels(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, rougher figures.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Bounded channels against a bare deque and the queues of the standard library."""
+    with _named_errors():
+        from feagi_io_host.bench import channels as rows
+
+        _print_rows(rows.run(quick=quick), json_output)
+
+
+@bench_app.command()
+def pns(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, rougher figures.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """From a brain through the PNS to agents: latency, saturation, MB/s, memory, sharing."""
+    with _named_errors():
+        from feagi_io_host.bench import pns as rows
+
+        _print_rows(rows.run(quick=quick), json_output)
+
+
+@bench_app.command("zmq")
+def bench_zmq(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, rougher figures.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Frames over ZMQ against bare pyzmq."""
+    with _named_errors():
+        from feagi_io_host.bench import zmq as rows
 
         _print_rows(rows.run(quick=quick), json_output)
 

@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`feagi-io bridge`: boards on their ports, watched without a brain."""
+"""`feagi-io bridge`: boards on their ports, watched without a brain or as agents of an engine."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from feagi_io_host.bridge import BoardBridge, BoardDown, BoardLog, BoardProblem, BoardUp
+from feagi_io_host.bridge import (
+    BoardBridge,
+    BoardDown,
+    BoardLog,
+    BoardProblem,
+    BoardUp,
+    EngineRelay,
+    EngineStateChanged,
+)
 from feagi_io_host.cli.describe import first_voxels
 from feagi_io_host.core.container import FeagiByteContainer
 from feagi_io_host.core.events import SensoryData
@@ -43,44 +52,71 @@ def area_text(cortical_id: CorticalID) -> str:
 
 
 class BridgeMonitor:
-    """A PNS and a bridge, and a line for everything that happens on them."""
+    """A PNS and a bridge, and a line for everything that happens on them.
+
+    With `feagi`, an address such as tcp://127.0.0.1:30001, the boards are agents of that engine;
+    `token` is what it wants of them. Raises ConfigError for addresses that cannot be.
+    """
 
     def __init__(
-        self, ports: Iterable[str], *, baud: int, reset: bool, say: Callable[[str], None]
+        self,
+        ports: Iterable[str],
+        *,
+        baud: int,
+        reset: bool,
+        say: Callable[[str], None],
+        feagi: str | None = None,
+        token: bytes | None = None,
     ) -> None:
         self._say = say
         self._pns = PNS()
-        self._bridge = BoardBridge(self._pns, ports, baud=baud, reset=reset)
+        # An engine has a new command for each burst: what waits behind it is stale.
+        self._bridge = BoardBridge(
+            self._pns, ports, baud=baud, reset=reset, supersede_motor=feagi is not None
+        )
+        self._relay = None if feagi is None else EngineRelay(self._bridge, feagi, token=token)
         self._newest: dict[bytes, str] = {}
         self._pns.sensory_data_received.connect(self._on_sensory)
         self._bridge.board_up.connect(self._on_up)
         self._bridge.board_down.connect(self._on_down)
         self._bridge.board_log.connect(self._on_log)
         self._bridge.problem.connect(self._on_problem)
+        if self._relay is not None:
+            self._relay.state_changed.connect(self._on_engine)
+            self._relay.problem.connect(self._on_problem)
 
     def run(
         self, stop: threading.Event, seconds: float | None, *, quiet: bool
     ) -> list[dict[str, Any]]:
-        """Watch until `stop` or for `seconds`; the bridge's status as it was at the end."""
+        """Watch until `stop` or for `seconds`; the bridge's status as it was at the end, with the
+        relay's row of each port as `engine`."""
         until_s = None if seconds is None else time.monotonic() + seconds
-        with self._pns, self._bridge:
+        with self._pns, self._relay or contextlib.nullcontext(), self._bridge:
             while True:
                 pause_s = 1.0 if until_s is None else min(1.0, until_s - time.monotonic())
                 if pause_s <= 0.0 or stop.wait(pause_s):
-                    return self._bridge.status()
+                    return self._status()
                 if not quiet:
-                    for line in self._bridge.status():
+                    for line in self._status():
                         self._say(self._line(line))
+
+    def _status(self) -> list[dict[str, Any]]:
+        rows = () if self._relay is None else self._relay.status()
+        engines = {row["port"]: row for row in rows}
+        return [{**line, "engine": engines.get(line["port"])} for line in self._bridge.status()]
 
     def _line(self, status: dict[str, Any]) -> str:
         board = status["board"]
         if board is None:
             return f"{status['port']}: {status['state']}, no board heard of yet"
-        link, rtt = status["link"], status["rtt"]
+        link, rtt, engine = status["link"], status["rtt"], status["engine"]
+        above = "" if engine is None else (
+            f"engine {engine['state']}  up {engine['sensory']}  down {engine['motor']}  "
+        )  # fmt: skip
         return (
             f"{status['port']}: {board['name']} {status['state']}  "
             f"sensory {status['sensory']}  lost {link['lost']}  CRC {link['crc_errors']}  "
-            f"RTT {rtt['p50_ms']:.1f}/{rtt['p99_ms']:.1f} ms  "
+            f"RTT {rtt['p50_ms']:.1f}/{rtt['p99_ms']:.1f} ms  {above}"
             f"{self._newest.get(bytes.fromhex(board['agent_id']), '')}"
         )
 
@@ -103,3 +139,6 @@ class BridgeMonitor:
 
     def _on_problem(self, event: BoardProblem) -> None:
         self._say(f"{event.port}: {event.error}")
+
+    def _on_engine(self, event: EngineStateChanged) -> None:
+        self._say(f"{event.port}: engine: {event.state.value}: {event.reason}")

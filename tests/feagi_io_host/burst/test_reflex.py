@@ -407,3 +407,58 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         ReflexEngine(0.0)
     with pytest.raises(ConfigError, match="max_age_bursts is 0"):
         ReflexEngine(10.0, max_age_bursts=0)
+
+
+# -- changes while it runs ------------------------------------------------------------------------
+
+
+def test_reflexes_can_be_added_and_replaced(bench: Bench) -> None:
+    eye = Reflex(STRANGE, FORCE, linear_weights(1.0, R).reshape(1, R, 1), T)
+    bench.engine.add_reflexes([eye])
+    assert len(bench.engine.reflexes) == 3
+    bench.body.sense(CART, {STRANGE: [(0, 0, 0, 1.0)]})
+    bench.engine.run_burst(0.0)
+    _, frame, _ = bench.motor[-1]
+    assert frame[FORCE] == [(0, 0, 1, 1.0)]  # 8/9 ahead
+    still = Reflex(STRANGE, FORCE, linear_weights(0.0, R).reshape(1, R, 1), T)
+    bench.engine.add_reflexes([still])
+    assert len(bench.engine.reflexes) == 3
+    bench.engine.run_burst(0.0)
+    _, frame, _ = bench.motor[-1]
+    assert frame[FORCE] == [(0, 0, 10, 1.0)]
+
+
+def test_reflexes_that_do_not_fit_change_nothing(bench: Bench) -> None:
+    before = bench.engine.reflexes
+    wide = Reflex(STRANGE, FORCE, linear_weights(1.0, R).reshape(1, R, 1).repeat(2, axis=2), T)
+    with pytest.raises(ConfigError, match="declared with 1 channels"):
+        bench.engine.add_reflexes([wide])
+    assert bench.engine.reflexes == before
+    bench.body.sense(CART, {STRANGE: [(0, 0, 0, 1.0)]})
+    bench.engine.run_burst(0.0)
+    assert bench.motor[-1][1] == {}
+
+
+def test_the_rate_can_be_changed(bench: Bench) -> None:
+    bench.engine.change_rate(20.0)
+    assert bench.engine.rate_hz == pytest.approx(20.0)
+    # What is sensed acts for two bursts, now of 50 ms.
+    bench.body.sense(CART, {ANGLE: [(0, 0, 0, 1.0)]}, at_s=0.0)
+    bench.engine.run_burst(0.09)
+    assert FORCE in bench.motor[-1][1]
+    for rate_hz in (0.0, float("inf")):
+        with pytest.raises(ConfigError, match="must be above 0"):
+            bench.engine.change_rate(rate_hz)
+    assert bench.engine.rate_hz == pytest.approx(20.0)
+
+
+def test_it_says_whether_it_fires() -> None:
+    engine = ReflexEngine(1000.0)
+    assert not engine.is_firing
+    with engine:
+        assert engine.is_firing
+        engine.pause()
+        assert not engine.is_firing
+        engine.resume()
+        assert engine.is_firing
+    assert not engine.is_firing

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""create_pns, create_pns_with_config: a PNS with the transports that a configuration names.
+
+The transport of `control` lets the agents in. Streams that name the same transport belong to it;
+every other one that is named carries its streams for the agents of that one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from feagi_io_host.core.compression import CompressionMode
+from feagi_io_host.core.config import PNSConfig, ZmqEndpoints
+from feagi_io_host.core.errors import ConfigError
+from feagi_io_host.core.messages import AgentConfiguration
+from feagi_io_host.core.server_seams import BrainControl, ServerLimits
+from feagi_io_host.core.types import StreamType
+from feagi_io_host.handles import TransportHandle
+from feagi_io_host.pns import PNS
+from feagi_io_host.transports.registry import Paradigm, transport_names
+
+__all__ = ["create_pns", "create_pns_with_config"]
+
+_DEFAULT: Final = ZmqEndpoints()
+
+# Stream -> the setting with its URL.
+_URLS: Final = {
+    StreamType.CONTROL: "zmq.rest",
+    StreamType.SENSORY: "zmq.sensory",
+    StreamType.MOTOR: "zmq.motor",
+    StreamType.VISUALIZATION: "zmq.viz",
+}
+
+
+def create_pns(
+    *,
+    zmq_rest: str = _DEFAULT.rest,
+    zmq_motor: str = _DEFAULT.motor,
+    zmq_viz: str = _DEFAULT.viz,
+    zmq_sensory: str = _DEFAULT.sensory,
+    brain: BrainControl | None = None,
+) -> PNS:
+    """A PNS, not yet started, that agents reach over ZMQ at these URLs, `tcp://host:port`.
+
+    Port 0 or * is any free one; `PNS.endpoints` tells which. Otherwise as `create_pns_with_config`.
+    """
+    config = PNSConfig.from_sources(
+        arguments={
+            "zmq.rest": zmq_rest,
+            "zmq.motor": zmq_motor,
+            "zmq.viz": zmq_viz,
+            "zmq.sensory": zmq_sensory,
+        }
+    )
+    return create_pns_with_config(config, brain=brain)
+
+
+def create_pns_with_config(
+    config: PNSConfig,
+    *,
+    brain: BrainControl | None = None,
+    on_configured: Callable[[bytes, AgentConfiguration], bool] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> PNS:
+    """A PNS, not yet started, with the transports and limits of `config`.
+
+    `brain` answers what agents ask it over the control channel. `on_configured` is called with an
+    agent's id and units, and says whether they can be had. Raises ConfigError for a transport that
+    is not there, and for settings that cannot be had together; the message names the setting.
+    """
+    pns = PNS(delivery=config.delivery_rules(), clock=clock)
+    names = {stream: getattr(config.transport, stream.value) for stream in StreamType}
+    chosen = {stream: _choose(config, stream, name) for stream, name in names.items()}
+    control = chosen[StreamType.CONTROL]
+    carriers: dict[StreamType, TransportHandle] = {}
+    for kind in dict.fromkeys(chosen.values()):
+        if kind != control:
+            streams = tuple(stream for stream in StreamType if chosen[stream] == kind)
+            handle = _add(pns, kind, streams, _settings_of(kind[0], config, streams), None)
+            carriers.update(dict.fromkeys(streams, handle))
+    own = tuple(stream for stream in StreamType if chosen[stream] == control)
+    settings = _settings_of(control[0], config, own)
+    if control[0] == "zmq":
+        settings.update(
+            token=config.auth.read_token(),
+            brain=brain,
+            on_configured=on_configured,
+            limits=ServerLimits(unregistered_bytes=config.limits.unregistered_bytes),
+            max_agents=config.limits.max_agents,
+            silence_timeout_s=config.limits.heartbeat_timeout_s,
+            clock=clock,
+        )
+    _add(pns, control, tuple(StreamType), settings, carriers)
+    return pns
+
+
+def _choose(config: PNSConfig, stream: StreamType, name: str) -> tuple[str, Paradigm]:
+    """The transport that a setting means; ConfigError when there is none."""
+    known = transport_names()
+    plain, _, wanted = name.partition(".")
+    for paradigm in known.get(plain, ()):  # blocking first
+        if wanted in ("", paradigm):
+            return plain, paradigm
+    setting = f"transport.{stream.value}"
+    there = ", ".join(f"{n}.{paradigm}" for n, ways in known.items() for paradigm in ways)
+    raise ConfigError(
+        f"{setting} is {name!r} ({config.origin_of(setting)}), but no transport of this name is "
+        f"there; known: {there}. Name one of them, or install a package that brings {plain!r}"
+    )
+
+
+def _add(
+    pns: PNS,
+    kind: tuple[str, Paradigm],
+    streams: Iterable[StreamType],
+    settings: Mapping[str, Any],
+    carriers: Mapping[StreamType, TransportHandle] | None,
+) -> TransportHandle:
+    name, paradigm = kind
+    try:
+        return pns.add_transport(
+            name, paradigm=paradigm, streams=streams, carriers=carriers, **settings
+        )
+    except TypeError as error:  # a transport that knows no carriers
+        raise ConfigError(
+            f"transport {name!r} ({paradigm}) cannot be used like this: {error}; let it carry "
+            "every stream, or none"
+        ) from error
+
+
+def _settings_of(name: str, config: PNSConfig, streams: Iterable[StreamType]) -> dict[str, Any]:
+    """What a transport is told of the streams that it carries. Only ZMQ has anything to set."""
+    if name != "zmq":
+        return {}
+    places = {stream: _place(config, stream) for stream in streams}
+    hosts = {host for host, _ in places.values()}
+    if len(hosts) > 1:
+        urls = ", ".join(f"{_URLS[stream]} on {host}" for stream, (host, _) in places.items())
+        raise ConfigError(
+            f"one transport carries these streams and has one address, but {urls}; name the same "
+            "host in each"
+        )
+    (host,) = hosts
+    settings: dict[str, Any] = {
+        "address": host,
+        "advertised_address": config.zmq.advertised_address,
+        "control_port": places[StreamType.CONTROL][1] if StreamType.CONTROL in places else None,
+        "preferred_ports": {
+            stream: port
+            for stream, (_, port) in places.items()
+            if port and stream is not StreamType.CONTROL
+        },
+        "open_to_everybody": config.auth.open_to_everybody,
+    }
+    if config.compression.mode is not CompressionMode.OFF:
+        settings["compression"] = config.compression
+    return settings
+
+
+def _place(config: PNSConfig, stream: StreamType) -> tuple[str, int]:
+    """Host and port of a stream's URL, which the configuration has checked."""
+    url: str = getattr(config.zmq, _URLS[stream].partition(".")[2])
+    host, _, port = url.removeprefix("tcp://").rpartition(":")
+    return host.strip("[]"), 0 if port == "*" else int(port)
