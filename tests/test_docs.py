@@ -19,10 +19,12 @@ import pytest
 from feagi_io_host.bridge.declaration import parse_declaration
 from feagi_io_host.bridge.settings import LinkSettings
 from feagi_io_host.core import errors as host_errors
+from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.container import FeagiByteContainer
 from feagi_io_host.core.delivery import DELIVERY_TABLE
-from feagi_io_host.core.types import StreamType
+from feagi_io_host.core.types import AgentDescriptor, StreamType
 from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels
+from feagi_io_host.pns import PNS
 from feagi_io_mcu.agent import UNITS, Agent
 from feagi_wire import const, cortical_id, link
 from feagi_wire import errors as wire_errors
@@ -33,10 +35,12 @@ from feagi_wire.xyzp import ValueDecoder, ValueEncoder
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 NAMES = [
+    "agents.md",
     "architecture.md",
     "board-link.md",
     "configuration.md",
     "real-engine.md",
+    "telemetry.md",
     "troubleshooting.md",
     "wire-format.md",
 ]
@@ -460,6 +464,11 @@ def test_programs_of_the_architecture_run() -> None:
     assert (counters["leased"], counters["released"]) == (0, 1)
 
 
+def test_program_of_the_agents_runs() -> None:
+    left = run_programs("agents.md")
+    assert (len(left["felt"]), left["frame"]) == (1, None)
+
+
 def test_layers_are_those_that_are_checked() -> None:
     with open(ROOT / "pyproject.toml", "rb") as file:
         contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
@@ -505,6 +514,7 @@ def test_threads_are_named_so() -> None:
         first = name.split()[0]
         # the names of a board's two writers are made of the stream's
         first = re.sub(r"(board-)(motor|visualization)", r"\1{stream.value}", first)
+        first = first.replace("STREAM", "{channel.name}")
         assert first in sources, name
 
 
@@ -531,3 +541,28 @@ def test_errors_named_exist(name: str) -> None:
     known = set(vars(host_errors)) | set(vars(wire_errors)) | {"ValueError"}
     for found in re.findall(r"`(\w+Error|E_[A-Z]+)`", text(name)):
         assert found in known, found
+
+
+# -- telemetry.md ---------------------------------------------------------------------------------
+
+
+def _keys(heading: str) -> set[str]:
+    rows = table("telemetry.md", heading, "what it holds")
+    return {key for row in rows for key in re.findall(r"\w+", row[0].replace("`", ""))}
+
+
+def test_telemetry_has_the_keys_that_are_documented() -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", text("telemetry.md"), re.DOTALL)
+    left: dict[str, Any] = {}
+    exec(compile(program, "docs/telemetry.md", "exec"), left)
+    assert left["report"].keys() == _keys("key")
+    pns = PNS()
+    transport_of_it: Any = pns.add_transport("virtual").transport
+    with pns:
+        transport_of_it.connect(AgentDescriptor("feagi-io", "tests", 1), ~AgentCapabilities(0))
+        report = pns.telemetry()
+    (agent,), (transport,) = report["agents"], report["transports"]
+    assert agent.keys() == _keys("key of an agent")
+    assert transport.keys() == _keys("key of a transport")
+    assert agent["motor"].keys() == transport["motor"].keys() == _keys("key of a row")
+    assert re.findall(r"`(\w+_ms|count)`", text("telemetry.md")) == list(agent["motor"]["latency"])

@@ -29,7 +29,7 @@ BOARD_STDLIB = frozenset({"gc", "network", "os", "select", "socket", "time", "vf
 ROOMS: dict[str, frozenset[str]] = {
     "feagi_io_host": frozenset(),
     "feagi_io_host/core": frozenset({"numpy"}),
-    "feagi_io_host/bench": frozenset({"numpy", "lz4", "feagi_rust_py_libs"}),
+    "feagi_io_host/bench": frozenset({"numpy", "lz4", "feagi_rust_py_libs", "zmq"}),
     "feagi_io_host/blocking/compression": frozenset({"lz4"}),
     "feagi_io_host/nonblocking/compression": frozenset({"lz4"}),
     "feagi_io_host/agent": frozenset({"numpy"}),
@@ -40,6 +40,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "feagi_io_host/testing": frozenset({"pytest"}),
     "feagi_io_host/transports/nats": frozenset({"nats"}),
     "feagi_io_host/transports/serial": frozenset({"serial"}),
+    "feagi_io_host/transports/udp": frozenset({"numpy"}),
+    "feagi_io_host/transports/shm": frozenset({"numpy"}),
     "feagi_io_host/transports/webrtc": frozenset({"aiortc"}),
     "feagi_io_host/transports/websocket": frozenset({"websockets"}),
     "feagi_io_host/transports/zenoh": frozenset({"zenoh"}),

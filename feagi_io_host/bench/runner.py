@@ -25,7 +25,8 @@ class Row:
     """One line of a benchmark.
 
     `ratio` is ours / reference; `limit` is what the row has to reach, in words; `met` is None
-    when it could not be judged, for example because the reference is not installed.
+    when it could not be judged, for example because the reference is not installed. `note` holds
+    further figures, for people.
     """
 
     name: str
@@ -35,13 +36,15 @@ class Row:
     ratio: float | None
     limit: str
     met: bool | None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """What one row measures: `ours` against `reference`, each timed as a whole call.
 
-    Judged by `max_ratio` (ours / reference) or, without a reference, by `max_s`.
+    Judged by `max_ratio` (ours / reference) or, without a reference, by `max_s`. A call that deals
+    with many items says how many by `items`; the times of the row are for one of them.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Case:
     reference: Callable[[], object] | None = None
     max_ratio: float | None = None
     max_s: float | None = None
+    items: int = 1
 
 
 def _calls_per_sample(function: Callable[[], object], sample_s: float) -> int:
@@ -91,7 +95,7 @@ def measure(cases: Sequence[Case], *, quick: bool = False) -> list[Row]:
 
 def _judge(case: Case, samples: dict[int, list[float]]) -> Row:
     ours = samples[id(case.ours)]
-    ours_s = statistics.median(ours)
+    ours_s = statistics.median(ours) / case.items
     if case.reference is None:
         met = None if case.max_s is None else ours_s <= case.max_s
         return Row(case.name, ours_s, case.reference_name, None, None, case.limit, met)
@@ -102,7 +106,7 @@ def _judge(case: Case, samples: dict[int, list[float]]) -> Row:
         case.name,
         ours_s,
         case.reference_name,
-        statistics.median(theirs),
+        statistics.median(theirs) / case.items,
         ratio,
         case.limit,
         met,
@@ -116,7 +120,7 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def rows_as_text(rows: Sequence[Row]) -> str:
     """The rows as text, one line each, in columns."""
-    cells = [("row", "ours", "reference", "reference time", "ratio", "limit", "met")]
+    cells = [("row", "ours", "reference", "reference time", "ratio", "limit", "met", "note")]
     for row in rows:
         cells.append(
             (
@@ -127,6 +131,7 @@ def rows_as_text(rows: Sequence[Row]) -> str:
                 "-" if row.ratio is None else f"{row.ratio:.3g}x",
                 row.limit,
                 {True: "yes", False: "NO", None: "-"}[row.met],
+                row.note,
             )
         )
     widths = [max(len(cell[column]) for cell in cells) for column in range(len(cells[0]))]

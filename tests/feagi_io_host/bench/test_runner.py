@@ -54,6 +54,34 @@ def test_time_decides_without_a_reference() -> None:
     assert within.ratio is None
 
 
+def test_a_call_of_many_items_is_told_for_one() -> None:
+    def ours() -> int:
+        return work(2000)
+
+    alone, shared = measure(
+        [
+            Case("alone", ours, "itself", "<= 2x", ours, 2),
+            Case("shared", ours, "itself", "<= 2x", ours, 2, items=100),
+        ],
+        quick=True,
+    )
+    assert alone.ours_s is not None
+    assert shared.ours_s == pytest.approx(alone.ours_s / 100)
+    assert shared.reference_s == shared.ours_s
+    assert shared.ratio == alone.ratio == 1
+
+
+def test_text_ends_with_the_note() -> None:
+    rows = [
+        Row("first", None, "-", None, None, "0", True, "12 MB/s"),
+        Row("second", None, "-", None, None, "0", True),
+    ]
+    head, first, second = rows_as_text(rows).splitlines()
+    assert head.endswith("note")
+    assert first.endswith("yes  12 MB/s")
+    assert second.endswith("yes")
+
+
 def test_text_says_what_failed() -> None:
     rows = [
         Row("first", 2e-6, "memcpy", 1e-6, 2.0, "<= 1x", False),
