@@ -18,8 +18,9 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import ClassVar, Self
 
+from feagi_io_host.blocking.session import thread_channel
 from feagi_io_host.core.agents import AgentCapabilities
-from feagi_io_host.core.carrier import AgentHost, AttachedAgent
+from feagi_io_host.core.carrier import AgentHost, AttachedAgent, ChannelMaker
 from feagi_io_host.core.errors import (
     ClosedError,
     DeliveryTimeoutError,
@@ -192,10 +193,16 @@ class BlockingTransport(ABC):
         agent_id: bytes | None = None,
         *,
         motor_areas: Iterable[CorticalID] | None = None,
+        channel: ChannelMaker = thread_channel,
     ) -> AttachedAgent:
-        """Attach an agent to the host. Raises what the host raises, ClosedError when stopped."""
+        """Attach an agent to the host. Raises what the host raises, ClosedError when stopped.
+
+        `channel` makes its channels, where a subclass or who carries a stream has its own kind.
+        """
         self._refuse_unless_running()
-        agent = self._host.attach_agent(descriptor, capabilities, agent_id, motor_areas=motor_areas)
+        agent = self._host.attach_agent(
+            descriptor, capabilities, agent_id, motor_areas=motor_areas, channel=channel
+        )
         with self._lock:
             stopped = self._stopped
             if not stopped:

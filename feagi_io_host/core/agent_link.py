@@ -8,8 +8,9 @@ The agent decides, the link moves bytes:
                       and hands every action back by `note`, in order, when that is done
     link   <- agent   next_sensory, until it has no more
 
-The link has one thread or task, which alone calls the methods of its LinkParty. Whoever gives the
-agent something to do calls `wake` of the link.
+The link has one thread or task, which alone calls the methods of its LinkParty; only the sensory
+ones, from `next_sensory` to `sensory_dropped`, are called in `send_now` too, by any thread. Whoever
+gives the agent something to do calls `wake` of the link, whoever gives it a frame `send_now`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class LinkParty(Protocol):
 
     @property
     def has_requests(self) -> bool:
-        """Whether somebody has asked for something that `turn` would do now."""
+        """Whether `turn` has something to do now: somebody has asked for it, or is to be told."""
 
     @property
     def has_sensory(self) -> bool:
@@ -82,7 +83,10 @@ class AgentLink(Protocol):
         LocalError when the system has nothing left to do it with."""
 
     def wake(self) -> None:
-        """Have `turn` called soon, and what `next_sensory` has sent. Cheap while the link works."""
+        """Have `turn` called soon. Cheap while the link works."""
+
+    def send_now(self) -> None:
+        """Have what `next_sensory` has sent: here, if that needs no waiting, or soon."""
 
     @property
     def is_current(self) -> bool:
@@ -103,10 +107,43 @@ class AsyncAgentLink(Protocol):
         `stop`, PortError or LocalError when the system has nothing left to do it with."""
 
     def wake(self) -> None:
-        """Have `turn` called soon, and what `next_sensory` has sent. Only in the loop."""
+        """Have `turn` called soon. Only in the loop."""
+
+    def send_now(self) -> None:
+        """Have what `next_sensory` has sent: here, if that needs no waiting, or soon. Only in the
+        loop."""
 
     async def stop(self, timeout_s: float) -> None:
         """Wait until the agent is out, `timeout_s` seconds at most, then let go of everything.
 
         Raises StopTimeoutError when the task had to be cancelled.
         """
+
+
+class StreamEnd(Protocol):
+    """An agent's end of one data stream that goes over another system than its control link.
+
+    Opened by the link when the server has handed out an endpoint of that system, and used by the
+    link's thread or task alone. Nothing here waits.
+    """
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when `take` has something or the other end is gone."""
+
+    def take(self) -> BytesLike | None:
+        """The next frame that came, whatever it holds; the memory is the caller's now. None when
+        there is none. Raises ClosedError when the other end is gone for good."""
+
+    def send(self, fbc: SharedFBC) -> bool:
+        """Send a frame; the caller keeps its lease and may give it back at once. False when there
+        is no room now. Raises ClosedError when the other end is gone for good, LocalError for a
+        frame that is too large."""
+
+    def tend(self, now_s: float) -> float | None:
+        """Do what is due by itself; when that is next, or None."""
+
+    def counters(self) -> dict[str, int]:
+        """What was lost on the way, as far as this end can tell, by reason."""
+
+    def close(self) -> None:
+        """Let go of everything; does nothing the second time."""

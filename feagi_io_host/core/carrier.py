@@ -127,24 +127,11 @@ class AgentHost(Protocol):
         agent_id: bytes | None = None,
         *,
         motor_areas: Iterable[CorticalID] | None = None,
-    ) -> AttachedAgent:
-        """Let an agent in. Without `agent_id` it gets a random one; an id that is attached
-        already takes over, and its old session is closed."""
-
-
-class ChannelledHost(Protocol):
-    """A host that also takes agents whose outbound channels the transport makes itself."""
-
-    def attach_agent(
-        self,
-        descriptor: AgentDescriptor,
-        capabilities: AgentCapabilities,
-        agent_id: bytes | None = None,
-        *,
-        motor_areas: Iterable[CorticalID] | None = None,
         channel: ChannelMaker,
     ) -> AttachedAgent:
-        """As `AgentHost.attach_agent`; `channel` is called for motor and for visualization."""
+        """Let an agent in. Without `agent_id` it gets a random one; an id that is attached
+        already takes over, and its old session is closed. `channel` is called for motor and for
+        visualization: the transport's own kind of channel, or that of who carries the stream."""
 
 
 class StreamCarrier(Protocol):
@@ -156,12 +143,15 @@ class StreamCarrier(Protocol):
     """
 
     @property
+    def protocol(self) -> ConnectionProtocol:
+        """What it speaks. Agents that ask for another protocol get their streams elsewhere, unless
+        it is ZMQ, which every agent can do."""
+
+    @property
     def channel(self) -> ChannelMaker:
         """Makes the outbound channels that this carrier drains."""
 
-    def offer(
-        self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
-    ) -> str | None:
+    def offer(self, agent_id: bytes, capability: AgentCapabilities) -> str | None:
         """A URL for one stream of one agent; None when there is none to be had."""
 
     def withdraw(self, agent_id: bytes, capability: AgentCapabilities) -> None:

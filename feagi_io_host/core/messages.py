@@ -70,12 +70,14 @@ _SYSTEM_MESSAGES: Final = "receive_system_messages"
 
 
 class ConnectionProtocol(enum.Enum):
-    """How an agent wants its data streams. The engine itself serves the first two only."""
+    """How an agent wants its data streams. The engine itself serves the first two only, and does
+    not know UDP, which is between agents and servers of this library."""
 
     ZMQ = "Zmq"
     WEBSOCKET = "WebSocket"
     SHARED_MEMORY = "SharedMemory"
     BLUETOOTH_SERIAL = "BluetoothSerial"
+    UDP = "Udp"
 
 
 class RefusalReason(enum.Enum):

@@ -359,15 +359,15 @@ class RegistrationServer:
         found: dict[AgentCapabilities, Endpoint] = {}
         for capability in record.capabilities:
             try:
-                url = self._endpoints.allocate(record.agent_id, capability, record.protocol)
+                endpoint = self._endpoints.allocate(record.agent_id, capability, record.protocol)
             except Exception:
                 # A carrier that cannot open a port must not end the service for everybody.
                 _log.exception("no endpoint for %s", capability)
-                url = None
-            if url is None:
+                endpoint = None
+            if endpoint is None:
                 self._free(replace(record, endpoints=found))
                 return None
-            found[capability] = Endpoint(record.protocol, url)
+            found[capability] = endpoint
         return MappingProxyType(found)
 
     def _free(self, record: AgentRecord) -> None:

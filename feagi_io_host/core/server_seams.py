@@ -59,8 +59,11 @@ class EndpointAllocator(Protocol):
 
     def allocate(
         self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
-    ) -> str | None:
-        """A URL for one stream of one agent; None when there is none to be had."""
+    ) -> Endpoint | None:
+        """Where one stream of one agent goes; None when there is no place to be had.
+
+        `protocol` is what the agent has asked for; another one is given to who can do both.
+        """
 
     def free(self, agent_id: bytes, capability: AgentCapabilities, endpoint: Endpoint) -> None:
         """Take back what `allocate` gave."""

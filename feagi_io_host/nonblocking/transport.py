@@ -19,7 +19,7 @@ from types import MappingProxyType, TracebackType
 from typing import ClassVar, Final, Self
 
 from feagi_io_host.core.agents import AgentCapabilities
-from feagi_io_host.core.carrier import AttachedAgent, ChannelledHost, ChannelMaker, FrameChannel
+from feagi_io_host.core.carrier import AgentHost, AttachedAgent, ChannelMaker, FrameChannel
 from feagi_io_host.core.delivery import DeliveryRule
 from feagi_io_host.core.errors import (
     ClosedError,
@@ -72,9 +72,7 @@ class NonBlockingTransport(ABC):
 
     backend_name: ClassVar[str]
 
-    def __init__(
-        self, host: ChannelledHost, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
-    ) -> None:
+    def __init__(self, host: AgentHost, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
         self.max_frame_bytes = max_frame_bytes
         self._host = host
         self._pid = os.getpid()

@@ -25,7 +25,7 @@ from typing import Any, Final, Literal, cast
 
 from feagi_io_host.blocking.transport import BlockingTransport
 from feagi_io_host.core.agent_link import AgentLink, AsyncAgentLink, LinkParty
-from feagi_io_host.core.carrier import AgentHost, ChannelledHost
+from feagi_io_host.core.carrier import AgentHost
 from feagi_io_host.core.errors import ConfigError
 from feagi_io_host.core.messages import ConnectionProtocol
 from feagi_io_host.nonblocking.transport import NonBlockingTransport
@@ -152,7 +152,7 @@ def blocking_transport(name: str, host: AgentHost, **settings: Any) -> BlockingT
     return made
 
 
-def nonblocking_transport(name: str, host: ChannelledHost, **settings: Any) -> NonBlockingTransport:
+def nonblocking_transport(name: str, host: AgentHost, **settings: Any) -> NonBlockingTransport:
     """The transport `name` for event loops; otherwise as `blocking_transport`."""
     made = _class(name, "nonblocking")(host, **settings)
     if not isinstance(made, NonBlockingTransport):

@@ -69,12 +69,14 @@ class Noted(BlockingTransport):
             raise self._closing
 
     @property
+    def protocol(self) -> ConnectionProtocol:
+        return ConnectionProtocol.ZMQ
+
+    @property
     def channel(self) -> ChannelMaker:
         return thread_channel
 
-    def offer(
-        self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
-    ) -> str | None:
+    def offer(self, agent_id: bytes, capability: AgentCapabilities) -> str | None:
         return None
 
     def withdraw(self, agent_id: bytes, capability: AgentCapabilities) -> None: ...

@@ -13,7 +13,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 from feagi_io_host.core.agents import AgentCapabilities
-from feagi_io_host.core.carrier import ChannelledHost
+from feagi_io_host.core.carrier import AgentHost
 from feagi_io_host.core.errors import ClosedError, FeagiDataError, LocalError
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
@@ -38,7 +38,7 @@ class AsyncVirtualTransport(NonBlockingTransport):
 
     def __init__(
         self,
-        host: ChannelledHost,
+        host: AgentHost,
         *,
         impairments: Impairments = _UNIMPAIRED,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,

@@ -20,7 +20,7 @@ import secrets
 import socket as sockets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import zmq
@@ -30,8 +30,8 @@ from feagi_io_host.blocking.worker import Worker
 from feagi_io_host.core.agent_registry import DEFAULT_TIMEOUT_S, AgentRegistry
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.carrier import (
+    AgentHost,
     AttachedAgent,
-    ChannelledHost,
     ChannelMaker,
     FrameChannel,
     StreamCarrier,
@@ -49,7 +49,7 @@ from feagi_io_host.core.messages import AgentConfiguration, ConnectionProtocol
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.registration import RegistrationServer
 from feagi_io_host.core.server_seams import BrainControl, ServerLimits
-from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
+from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.zmq.common import (
     Role,
     SocketOptions,
@@ -67,6 +67,7 @@ from feagi_io_host.transports.zmq.slots import (
     EndpointsByStream,
     EndpointSlots,
     Slot,
+    carriers_for,
     refuse_unfit_streams,
 )
 from feagi_io_host.transports.zmq.wire_form import refuse_unfit_form, unpacker
@@ -108,7 +109,7 @@ class ZmqTransport(BlockingTransport):
 
     def __init__(
         self,
-        host: ChannelledHost,
+        host: AgentHost,
         *,
         address: str = "127.0.0.1",
         control_port: int | None = DEFAULT_CONTROL_PORT,
@@ -134,9 +135,7 @@ class ZmqTransport(BlockingTransport):
         refuse_unfit_streams(self._carriers, self._preferred_ports, control_port)
         self._topics = topics
         self._compression = refuse_unfit_form(topics, compression, max_frame_bytes)
-        super().__init__(
-            _HostWithChannels(host, self._channel_of_stream), max_frame_bytes=max_frame_bytes
-        )
+        super().__init__(host, max_frame_bytes=max_frame_bytes)
         self._advertised = advertised(address, advertised_address, token, open_to_everybody)
         self.registry = AgentRegistry(max_agents=max_agents, timeout_s=silence_timeout_s)
         self._address = address
@@ -287,16 +286,21 @@ class ZmqTransport(BlockingTransport):
     # -- as a StreamCarrier, for agents that another transport lets in ---------------------------
 
     @property
+    def protocol(self) -> ConnectionProtocol:
+        """What it speaks."""
+        return ConnectionProtocol.ZMQ
+
+    @property
     def channel(self) -> ChannelMaker:
         """Makes the outbound channels that this carrier drains."""
         return WireChannel.make
 
-    def offer(
-        self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
-    ) -> str | None:
+    def offer(self, agent_id: bytes, capability: AgentCapabilities) -> str | None:
         """A URL for one stream of one agent; None when there is none to be had."""
-        slots = self._slots
-        return None if slots is None else slots.allocate(agent_id, capability, protocol)
+        if self._slots is None:
+            return None
+        endpoint = self._slots.allocate(agent_id, capability, self.protocol)
+        return None if endpoint is None else endpoint.url
 
     def withdraw(self, agent_id: bytes, capability: AgentCapabilities) -> None:
         """Take back what `offer` gave and `serve` was not called for; nothing if there is none."""
@@ -338,15 +342,23 @@ class ZmqTransport(BlockingTransport):
         there is no thread left.
         """
         record = self.registry.get(agent_id)
-        agent = self._attach(record.descriptor, record.capabilities, agent_id)
+        carriers = carriers_for(record.protocol, self._carriers)
+
+        def channel(
+            rule: DeliveryRule, *, on_drop: Callable[[SharedFBC], object], name: str
+        ) -> FrameChannel:
+            carrier = carriers.get(rule.stream, self)
+            return carrier.channel(rule, on_drop=on_drop, name=name)
+
+        agent = self._attach(record.descriptor, record.capabilities, agent_id, channel=channel)
         try:
             for stream in _OUTBOUND:
-                if stream in self._carriers:
+                if stream in carriers:
                     continue
                 slot = slots.claim(agent_id, CAPABILITY_OF[stream])
                 if slot is not None:
                     self._publish(agent, stream, slot)
-            for stream, carrier in self._carriers.items():
+            for stream, carrier in carriers.items():
                 if CAPABILITY_OF[stream] in record.capabilities:
                     carrier.serve(agent, stream)
         except BaseException:
@@ -408,32 +420,6 @@ class ZmqTransport(BlockingTransport):
             slot.close()
             raise LocalError(f"no thread for the {stream.value} stream: {error}") from error
 
-    def _channel_of_stream(
-        self, rule: DeliveryRule, *, on_drop: Callable[[SharedFBC], object], name: str
-    ) -> FrameChannel:
-        carrier = self._carriers.get(rule.stream, self)
-        return carrier.channel(rule, on_drop=on_drop, name=name)
-
     def _forget_publisher(self, publisher: StreamPublisher) -> None:
         with self._publishers_lock:
             del self._publishers[publisher]
-
-
-class _HostWithChannels:
-    """A host as BlockingTransport wants it, whose agents get channels of `make`."""
-
-    def __init__(self, host: ChannelledHost, make: ChannelMaker) -> None:
-        self._host = host
-        self._make = make
-
-    def attach_agent(
-        self,
-        descriptor: AgentDescriptor,
-        capabilities: AgentCapabilities,
-        agent_id: bytes | None = None,
-        *,
-        motor_areas: Iterable[CorticalID] | None = None,
-    ) -> AttachedAgent:
-        return self._host.attach_agent(
-            descriptor, capabilities, agent_id, motor_areas=motor_areas, channel=self._make
-        )

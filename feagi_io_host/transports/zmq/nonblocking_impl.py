@@ -26,8 +26,8 @@ import zmq
 from feagi_io_host.core.agent_registry import DEFAULT_TIMEOUT_S, AgentRegistry
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.carrier import (
+    AgentHost,
     AttachedAgent,
-    ChannelledHost,
     ChannelMaker,
     FrameChannel,
     StreamCarrier,
@@ -74,6 +74,7 @@ from feagi_io_host.transports.zmq.slots import (
     EndpointsByStream,
     EndpointSlots,
     Slot,
+    carriers_for,
     refuse_unfit_streams,
 )
 from feagi_io_host.transports.zmq.wire_form import refuse_unfit_form, unpacker
@@ -110,7 +111,7 @@ class AsyncZmqTransport(NonBlockingTransport):
 
     def __init__(
         self,
-        host: ChannelledHost,
+        host: AgentHost,
         *,
         address: str = "127.0.0.1",
         control_port: int | None = DEFAULT_CONTROL_PORT,
@@ -307,16 +308,21 @@ class AsyncZmqTransport(NonBlockingTransport):
     # -- as a StreamCarrier, for agents that another transport lets in ---------------------------
 
     @property
+    def protocol(self) -> ConnectionProtocol:
+        """What it speaks."""
+        return ConnectionProtocol.ZMQ
+
+    @property
     def channel(self) -> ChannelMaker:
         """Makes the outbound channels that this carrier drains."""
         return loop_channel
 
-    def offer(
-        self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
-    ) -> str | None:
+    def offer(self, agent_id: bytes, capability: AgentCapabilities) -> str | None:
         """A URL for one stream of one agent; None when there is none to be had."""
-        slots = self._slots
-        return None if slots is None else slots.allocate(agent_id, capability, protocol)
+        if self._slots is None:
+            return None
+        endpoint = self._slots.allocate(agent_id, capability, self.protocol)
+        return None if endpoint is None else endpoint.url
 
     def withdraw(self, agent_id: bytes, capability: AgentCapabilities) -> None:
         """Take back what `offer` gave and `serve` was not called for; nothing if there is none."""
@@ -353,18 +359,19 @@ class AsyncZmqTransport(NonBlockingTransport):
         the system watches no more sockets.
         """
         record = self.registry.get(agent_id)
+        carriers = carriers_for(record.protocol, self._carriers)
         agent = self._attach(
             record.descriptor,
             record.capabilities,
             agent_id,
-            carried={stream: carrier.channel for stream, carrier in self._carriers.items()},
+            carried={stream: carrier.channel for stream, carrier in carriers.items()},
         )
         try:
             for stream in agent.channels:
                 slot = slots.claim(agent_id, CAPABILITY_OF[stream])
                 if slot is not None:
                     self._publish(agent.session, stream, slot)
-            for stream, carrier in self._carriers.items():
+            for stream, carrier in carriers.items():
                 if CAPABILITY_OF[stream] in record.capabilities:
                     carrier.serve(agent.session, stream)
         except BaseException:

@@ -101,8 +101,8 @@ class EndpointSlots:
 
     def allocate(
         self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
-    ) -> str | None:
-        """A URL for one stream; None for another protocol than ZMQ, when no port is left and
+    ) -> Endpoint | None:
+        """Where one stream goes; None for another protocol than ZMQ, when no port is left and
         after `close`."""
         if protocol is not ConnectionProtocol.ZMQ:
             return None
@@ -124,7 +124,7 @@ class EndpointSlots:
                 return None
             self._held.add(port)
             self._unclaimed[agent_id, capability] = Slot(socket, port, self._give_back)
-        return endpoint_url(self._advertised, port)
+        return Endpoint(ConnectionProtocol.ZMQ, endpoint_url(self._advertised, port))
 
     def claim(self, agent_id: bytes, capability: AgentCapabilities) -> Slot | None:
         """The socket of a stream, to be closed by the caller; None when it has none."""
@@ -205,20 +205,38 @@ class EndpointsByStream:
 
     def allocate(
         self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
-    ) -> str | None:
-        """A URL for one stream of one agent; None when there is none to be had."""
-        carrier = self._carriers.get(STREAM_OF[capability])
+    ) -> Endpoint | None:
+        """Where one stream of one agent goes; None when there is no place to be had, and for a
+        protocol that nobody here speaks.
+
+        Who asks for the protocol of one carrier is given ZMQ for the streams of the others.
+        """
+        spoken = {carrier.protocol for carrier in self._carriers.values()}
+        if protocol is not ConnectionProtocol.ZMQ and protocol not in spoken:
+            return None
+        carrier = carriers_for(protocol, self._carriers).get(STREAM_OF[capability])
         if carrier is None:
-            return self._own.allocate(agent_id, capability, protocol)
-        return carrier.offer(agent_id, capability, protocol)
+            return self._own.allocate(agent_id, capability, ConnectionProtocol.ZMQ)
+        url = carrier.offer(agent_id, capability)
+        return None if url is None else Endpoint(carrier.protocol, url)
 
     def free(self, agent_id: bytes, capability: AgentCapabilities, endpoint: Endpoint) -> None:
         """Take back what `allocate` gave and nobody serves."""
+        self._own.free(agent_id, capability, endpoint)
         carrier = self._carriers.get(STREAM_OF[capability])
-        if carrier is None:
-            self._own.free(agent_id, capability, endpoint)
-        else:
+        if carrier is not None:
             carrier.withdraw(agent_id, capability)
+
+
+def carriers_for(
+    protocol: ConnectionProtocol, carriers: Mapping[StreamType, StreamCarrier]
+) -> dict[StreamType, StreamCarrier]:
+    """Those of `carriers` that serve an agent that has asked for `protocol`."""
+    return {
+        stream: carrier
+        for stream, carrier in carriers.items()
+        if carrier.protocol in (protocol, ConnectionProtocol.ZMQ)
+    }
 
 
 def refuse_unfit_streams(

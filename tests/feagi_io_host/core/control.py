@@ -65,13 +65,13 @@ class Slots:
 
     def allocate(
         self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
-    ) -> str | None:
+    ) -> Endpoint | None:
         if protocol is not ConnectionProtocol.ZMQ or len(self.out) >= self.count:
             return None
         assert (agent_id, capability) not in self.out, "given twice"
         url = f"tcp://127.0.0.1:{next(self._numbers)}"
         self.out[agent_id, capability] = url
-        return url
+        return Endpoint(protocol, url)
 
     def free(self, agent_id: bytes, capability: AgentCapabilities, endpoint: Endpoint) -> None:
         assert self.out.pop((agent_id, capability)) == endpoint.url

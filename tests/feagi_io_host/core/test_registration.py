@@ -19,6 +19,7 @@ from feagi_io_host.core.messages import (
     ConnectionProtocol,
     DeregistrationRequest,
     DeregistrationResponse,
+    Endpoint,
     HealthCheckRequest,
     HealthReport,
     HeartBeat,
@@ -302,7 +303,7 @@ def test_an_allocator_that_fails_refuses_one_agent_only(caplog: pytest.LogCaptur
     class Failing(Slots):
         def allocate(
             self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
-        ) -> str | None:
+        ) -> Endpoint | None:
             if capability is MOVE:
                 raise OSError("address in use")
             return super().allocate(agent_id, capability, protocol)

@@ -12,7 +12,6 @@ import pytest
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.errors import ClosedError, ConfigError, UnknownHandleError
 from feagi_io_host.core.messages import (
-    ConnectionProtocol,
     DeregistrationRequest,
     RefusalReason,
     RegistrationRefusal,
@@ -120,7 +119,7 @@ def test_a_carrier_that_has_nothing_to_offer_keeps_the_agent_out(scene: Scene) -
 def test_what_was_withdrawn_is_not_served(scene: Scene) -> None:
     carrier = scene.start(control_port=None)
     session = scene.host.attach_agent(ROVER, MOTOR, bytes([1]) * 48, channel=carrier.channel)
-    url = carrier.offer(session.agent_id, MOTOR, ConnectionProtocol.ZMQ)
+    url = carrier.offer(session.agent_id, MOTOR)
     assert url is not None
     carrier.withdraw(session.agent_id, MOTOR)
     carrier.withdraw(session.agent_id, MOTOR)
@@ -132,9 +131,9 @@ def test_what_was_withdrawn_is_not_served(scene: Scene) -> None:
 def test_a_stopped_carrier_serves_nothing(scene: Scene) -> None:
     carrier = scene.start(control_port=None)
     session = scene.host.attach_agent(ROVER, SENSE, bytes([1]) * 48, channel=carrier.channel)
-    assert carrier.offer(session.agent_id, SENSE, ConnectionProtocol.ZMQ) is not None
+    assert carrier.offer(session.agent_id, SENSE) is not None
     carrier.stop()
-    assert carrier.offer(session.agent_id, MOTOR, ConnectionProtocol.ZMQ) is None
+    assert carrier.offer(session.agent_id, MOTOR) is None
     with pytest.raises(ClosedError):
         carrier.serve(session, StreamType.SENSORY)
     session.close()
@@ -146,7 +145,7 @@ def test_offers_from_many_threads_are_all_different(scene: Scene) -> None:
 
     def offer(number: int) -> None:
         for capability in CARRIED.values():
-            urls.append(carrier.offer(bytes([number]) * 48, capability, ConnectionProtocol.ZMQ))
+            urls.append(carrier.offer(bytes([number]) * 48, capability))
 
     threads = [threading.Thread(target=offer, args=(number,)) for number in range(1, 9)]
     for thread in threads:

@@ -29,7 +29,6 @@ from feagi_io_host.core.errors import (
     LocalError,
     StopTimeoutError,
 )
-from feagi_io_host.core.messages import ConnectionProtocol
 from feagi_io_host.core.pool import BufferPool, SharedFBC
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
 from feagi_io_host.testing import Residue, StandInHost
@@ -443,7 +442,7 @@ def test_a_channel_that_no_loop_drains_is_refused() -> None:
     async def scene(stage: Stage) -> None:
         carrier = await stage.start(control_port=None)
         session = stage.host.attach_agent(AgentDescriptor("a", "b", 1), MOTOR, bytes([1]) * 48)
-        assert carrier.offer(session.agent_id, MOTOR, ConnectionProtocol.ZMQ) is not None
+        assert carrier.offer(session.agent_id, MOTOR) is not None
         with pytest.raises(LocalError, match="no event loop drains"):
             carrier.serve(session, StreamType.MOTOR)
         session.close()

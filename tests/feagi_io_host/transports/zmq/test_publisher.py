@@ -12,7 +12,6 @@ import pytest
 import zmq
 
 from feagi_io_host.core.errors import LocalError
-from feagi_io_host.core.messages import ConnectionProtocol
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.zmq import publisher as publisher_module
@@ -221,7 +220,7 @@ def test_a_stream_that_fails_takes_its_agent_with_it(
 def test_a_channel_of_another_kind_is_refused(scene: Scene) -> None:
     transport = scene.start()
     session = scene.host.attach_agent(ROVER, VIEW, bytes([1]) * 48)
-    assert transport.offer(session.agent_id, VIEW, ConnectionProtocol.ZMQ) is not None
+    assert transport.offer(session.agent_id, VIEW) is not None
     with pytest.raises(LocalError, match="a BoundedChannel; attach agents"):
         transport.serve(session, StreamType.VISUALIZATION)
     session.close()

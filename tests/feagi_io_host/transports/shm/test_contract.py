@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ShmTransport keeps the transport contract."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from feagi_io_host.core.agents import AgentCapabilities
+from feagi_io_host.core.errors import LocalError
+from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.core.types import AgentDescriptor
+from feagi_io_host.testing import BlockingRig, Rig, StandInHost, TransportContract
+from feagi_io_host.transports.shm import ShmAgent, ShmTransport
+
+MAX_FRAME_BYTES = 4096
+MOTOR_SLOTS = 3
+
+
+class Far:
+    """A ShmAgent whose leaving is told to the host, as a control channel would."""
+
+    def __init__(
+        self,
+        transport: ShmTransport,
+        descriptor: AgentDescriptor,
+        capabilities: AgentCapabilities,
+        agent_id: bytes | None,
+    ) -> None:
+        invitation = transport.admit(descriptor, capabilities, agent_id)
+        self.agent_id = invitation.agent_id
+        self._capabilities = capabilities
+        self._transport = transport
+        self._agent = ShmAgent(invitation.endpoints, max_frame_bytes=MAX_FRAME_BYTES)
+        self.receive_motor = self._agent.receive_motor
+        self.receive_visualization = self._agent.receive_visualization
+
+    def send_sensory(self, frame: SharedFBC | bytes) -> None:
+        if AgentCapabilities.SEND_SENSOR_DATA in self._capabilities:
+            self._agent.send_sensory(frame)
+        else:
+            with pytest.raises(LocalError, match="ask for SEND_SENSOR_DATA"):
+                self._agent.send_sensory(frame)
+
+    def close(self) -> None:
+        self._agent.close()
+        self._transport.dismiss(self.agent_id)
+
+
+class TestShm(TransportContract):
+    BUFFERED_FRAMES = MOTOR_SLOTS + 1  # in the ring, and one in the thread's hands
+
+    @pytest.fixture
+    def rig(self) -> Iterator[Rig]:
+        far: list[Far] = []
+
+        def connect(*arguments: object) -> Far:
+            far.append(Far(*arguments))  # type: ignore[arg-type]
+            return far[-1]
+
+        def make(host: StandInHost) -> ShmTransport:
+            return ShmTransport(host, max_frame_bytes=MAX_FRAME_BYTES, motor_slots=MOTOR_SLOTS)
+
+        rig = BlockingRig(make, connect)
+        yield rig
+        for agent in far:
+            with contextlib.suppress(LocalError):
+                agent.close()
+        rig.close()

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fuzz target: reassembly of arbitrary datagrams, told as a story.
+
+python tests/fuzz/udp_reassembly.py [-runs=N] [-max_total_time=SECONDS] [CORPUS]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+# What is imported in here is instrumented.
+with atheris.instrument_imports(include=["feagi_io_host.transports.udp"]):
+    from tests.feagi_io_host.transports.udp.story import tell
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, tell)
+    atheris.Fuzz()
