@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from feagi_io_host.agent.streams import AgentStreams, Inbox
+from feagi_io_host.core.agent_link import AgentLink, AsyncAgentLink
 from feagi_io_host.core.client_actions import (
     AgentState,
     Answered,
@@ -83,7 +84,7 @@ class Conversation(AgentStreams):
     """One agent's side of everything; the LinkParty of its link.
 
     `make_inbox(stream)` makes the inbox of a stream that the agent asked for. `wake` is called
-    after each request and each sensory frame; set it to the link's.
+    after each request, `send_now` after each sensory frame; `lead_to` sets both to the link's.
     """
 
     def __init__(
@@ -101,7 +102,8 @@ class Conversation(AgentStreams):
         name = request.descriptor.agent_name
         super().__init__(name, inbound, make_inbox, sensory)
         self.state_changed: FeagiSignal[StateChanged] = FeagiSignal(f"{name}.state_changed")
-        self.wake: Callable[[], object] = _nobody
+        self._wake: Callable[[], object] = _nobody
+        self._send_now: Callable[[], object] = _nobody
         self.trouble = ""
         """What ended the connection to the server last, in words; empty when nothing did."""
         self._server = server
@@ -114,6 +116,7 @@ class Conversation(AgentStreams):
         self._requests: deque[_Request] = deque()
         self._over = False  # the link has ended: nobody carries out requests
         self._closing = False
+        self._data_told = False
         self._failure: FeagiIOError | None = None
         # Waited for; the link's alone.
         self._connecting: list[Future[Any]] = []
@@ -124,6 +127,11 @@ class Conversation(AgentStreams):
         self._told: Mapping[str, Any] | None = None  # units, as told last
         self._taken: Mapping[str, Any] | None = None  # units that the server has taken once
         self._questions: list[tuple[type, Future[Any]]] = []
+
+    def lead_to(self, link: AgentLink | AsyncAgentLink) -> None:
+        """Have this link move the bytes."""
+        self._wake = link.wake
+        self._send_now = link.send_now
 
     # -- for users, from any thread -----------------------------------------------------------
 
@@ -168,13 +176,13 @@ class Conversation(AgentStreams):
             fbc.release()
             return
         self._outbox.put(fbc)
-        self.wake()
+        self._send_now()
 
     def data_was_read(self, stream: StreamType) -> None:
         """A frame was taken from an inbox; whoever listens to states is told soon."""
         self.counters[stream].count_delivered()
         if self.state_changed.listener_count:
-            self.wake()
+            self._wake()
 
     def connect(self, timeout_s: float | None) -> Future[None]:
         """Register. The future is done when the agent is in, or has given up."""
@@ -281,7 +289,8 @@ class Conversation(AgentStreams):
             except Exception as error:
                 _settle(request.answer, error)
         actions += client.tick(now_s)
-        actions += client.note_data(self.has_data)
+        self._data_told = self.has_data
+        actions += client.note_data(self._data_told)
         return actions
 
     @property
@@ -292,8 +301,10 @@ class Conversation(AgentStreams):
 
     @property
     def has_requests(self) -> bool:
-        """Whether a user has asked for something."""
-        return bool(self._requests)
+        """Whether a user has asked for something, or listeners are to be told of data."""
+        if self._requests:
+            return True
+        return self.state_changed.listener_count > 0 and self.has_data is not self._data_told
 
     @property
     def finished(self) -> bool:
@@ -351,7 +362,7 @@ class Conversation(AgentStreams):
             if self._over:
                 raise self.why_no_data()
             self._requests.append(request)
-        self.wake()
+        self._wake()
         return request.answer
 
     def _refuse_unless_connected(self, verb: str) -> None:

@@ -84,7 +84,7 @@ class FeagiAgent(AgentBase):
         self._link = registry.agent_link(
             registration, self._conversation, max_frame_bytes=max_frame_bytes, **settings
         )
-        self._conversation.wake = self._link.wake
+        self._conversation.lead_to(self._link)
 
     # -- coming and going ---------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ up, so that nobody waits there for what cannot come; a new attempt opens new one
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -113,8 +112,10 @@ class AgentStreams:
             counters.count_dropped("damaged")
             _log.debug("%s frame dropped: %s", stream.value, error)
             return
-        with contextlib.suppress(ClosedError):  # counted by the inbox
+        try:
             self._inboxes[stream].put(container)
+        except ClosedError:
+            return  # counted by the inbox
 
     def frame_refused(self, stream: StreamType, size_bytes: int) -> None:
         """Something that was no single message."""

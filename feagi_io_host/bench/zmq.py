@@ -3,7 +3,8 @@
 
 The far end is the same on both sides: a subscriber whose thread hands what it has heard to the
 one who waits for it, as an agent's does, and whose ZMQ context is its own, as in a process of its
-own. What differs is what lies before: brain, PNS, transport; or one socket.
+own. What differs is what lies before: brain, PNS, transport; or one socket. With FeagiAgent and
+AsyncFeagiAgent the far end is ours too. The way back is in `zmq_sensory`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import zmq
 import zmq.asyncio
 
+from feagi_io_host.agent.async_feagi_agent import AsyncFeagiAgent
 from feagi_io_host.agent.feagi_agent import FeagiAgent
+from feagi_io_host.bench import zmq_sensory
 from feagi_io_host.bench.lines import DEADLINE_S, PATIENT, Brain, descriptor, encode, frame
 from feagi_io_host.bench.runner import Case, Row, measure
 from feagi_io_host.blocking.channels import BoundedChannel
@@ -246,18 +249,23 @@ def _loop_rows(quick: bool) -> list[Row]:
         stack = AsyncExitStack()
         try:
             ours, theirs = runner.run(_served_in_loop(stack)), runner.run(_bare_in_loop(stack))
+            agent = runner.run(_agent_in_loop(stack))
             for neurons, size, limit in _SIZES:
                 with frame(neurons) as fbc:
-                    case = Case(
-                        f"asyncio, publish to agent, {size}",
-                        _exchanges(runner, ours, fbc),
-                        "zmq.asyncio",
-                        f"<= {limit:g}x",
-                        _exchanges(runner, theirs, fbc),
-                        limit,
-                        items=_EXCHANGES,
-                    )
-                    rows += measure([case], quick=quick)
+                    reference = _exchanges(runner, theirs, fbc)
+                    cases = [
+                        Case(
+                            f"asyncio, publish to {what}, {size}",
+                            _exchanges(runner, exchange, fbc),
+                            "zmq.asyncio",
+                            f"<= {limit:g}x",
+                            reference,
+                            limit,
+                            items=_EXCHANGES,
+                        )
+                        for what, exchange in (("agent", ours), ("AsyncFeagiAgent", agent))
+                    ]
+                    rows += measure(cases, quick=quick)
         finally:
             runner.run(stack.aclose())
     return rows
@@ -287,6 +295,22 @@ async def _served_in_loop(stack: AsyncExitStack) -> _Exchange:
     async def exchange(fbc: SharedFBC) -> None:
         await transport.publish_visualization(fbc)
         await ear.recv(copy=False)
+
+    return exchange
+
+
+async def _agent_in_loop(stack: AsyncExitStack) -> _Exchange:
+    pns = stack.enter_context(PNS(delivery=PATIENT))
+    transport = await stack.enter_async_context(AsyncZmqTransport(pns, control_port=0))
+    agent = await stack.enter_async_context(
+        AsyncFeagiAgent(descriptor(), _VIEW, transport.control_url)
+    )
+    if not await transport.wait_until_subscribed(agent.agent_id, DEADLINE_S):
+        raise TimeoutError(f"no subscription within {DEADLINE_S} s")
+
+    async def exchange(fbc: SharedFBC) -> None:
+        await transport.publish_visualization(fbc)
+        await agent.receive_visualization()
 
     return exchange
 
@@ -357,4 +381,9 @@ def _register(url: str, capabilities: AgentCapabilities) -> tuple[bytes, dict[An
 
 def run(quick: bool = False) -> list[Row]:
     """All rows of the ZMQ benchmark; `quick` takes fewer and shorter samples."""
-    return [*_thread_rows(quick), _latency_row(quick), *_loop_rows(quick)]
+    return [
+        *_thread_rows(quick),
+        *zmq_sensory.rows(_SIZES, quick),
+        _latency_row(quick),
+        *_loop_rows(quick),
+    ]

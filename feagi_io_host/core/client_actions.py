@@ -30,7 +30,7 @@ class ClientTiming:
     backoff_limit_s: float = 5.0
     connect_timeout_s: float | None = 30.0
     max_refusals: int = 5
-    configuration_timeout_s: float = 10.0
+    configuration_timeout_s: float = 3.0
     settle_s: float = 1.0
     leave_timeout_s: float = 1.0
 

@@ -37,7 +37,9 @@ EVERYTHING = (
 VOXEL = (0, 0, 3)
 PATIENCE_S = 30.0
 # The longest that it may take: the heartbeat notices within 4 s, the engine holds on to a session
-# of the same agent for 2 s, and waits between attempts grow to 5 s.
+# of the same agent for 2 s, and waits between attempts grow to 5 s. A genome that is loaded while
+# units are being told takes longer to be noticed: no heartbeat is sent then, and their answer and
+# that of a heartbeat are awaited, 3 s each.
 LONGEST_GAP_S = 12.0
 HEARTBEAT = HeartbeatTiming()
 

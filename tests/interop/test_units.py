@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import base64
-
 import pytest
 
-from feagi_io_host.core.types import CorticalID
 from feagi_io_host.core.unit_table import RESOLUTIONS, SIZED, UNIT_TABLE, Form, UnitKind
 from feagi_io_host.core.units import DeclaredUnit, agent_configuration, cortical_ids_of
 from tests.interop.raw_agent import RawAgent
@@ -26,11 +23,6 @@ def declared(kind: UnitKind, group: int, *, incremental: bool, fractional: bool)
     )
 
 
-def areas_of(engine: Engine) -> set[CorticalID]:
-    found = engine.rest("GET", "/v1/cortical_area/cortical_area_id_list")["cortical_ids"]
-    return {CorticalID(base64.b64decode(text)) for text in found}
-
-
 @pytest.mark.parametrize("incremental", [False, True])
 @pytest.mark.parametrize("fractional", [False, True])
 def test_every_unit(engine: Engine, incremental: bool, fractional: bool) -> None:
@@ -39,12 +31,12 @@ def test_every_unit(engine: Engine, incremental: bool, fractional: bool) -> None
         declared(kind, group, incremental=incremental, fractional=fractional) for kind in TOLD
     )
     engine.load_genome("barebones")
-    before = areas_of(engine)
+    before = engine.wait_for_areas()
     expected = cortical_ids_of(details)
     assert len(expected.sensors) + len(expected.motors) == 30
     with RawAgent(engine.registration_url) as agent:
         agent.register()
         answer = agent.ask({"agent_configuration": {"AgentConfigurationDetails": details}})
         assert answer == "heart_beat"
-        engine.wait_for_areas(*expected.sensors, *expected.motors)
-        assert areas_of(engine) - before == {*expected.sensors, *expected.motors}
+        found = engine.wait_for_areas(*expected.sensors, *expected.motors)
+        assert found - before == {bytes(area) for area in (*expected.sensors, *expected.motors)}

@@ -265,8 +265,8 @@ class Engine:
                 )
             time.sleep(_POLL_S)
 
-    def wait_for_areas(self, *areas: bytes, timeout_s: float = REST_TIMEOUT_S) -> None:
-        """Wait until the brain has all these cortical areas (8-byte ids).
+    def wait_for_areas(self, *areas: bytes, timeout_s: float = REST_TIMEOUT_S) -> frozenset[bytes]:
+        """Wait until the brain has all these cortical areas (8-byte ids); all that it has then.
 
         An agent's configuration is acknowledged before its areas are there; until then the engine
         may refuse requests about the brain with status 500.
@@ -277,13 +277,15 @@ class Engine:
         missing = wanted
         while True:
             try:
-                found = self.rest("GET", "/v1/cortical_area/cortical_area_id_list")
-                missing = wanted.difference(found["cortical_ids"])
+                path = "/v1/cortical_area/cortical_area_id_list"
+                found = self.rest("GET", path)["cortical_ids"]
             except EngineRestError as error:
                 if error.status != _BUSY:
                     raise
-            if not missing:
-                return
+            else:
+                missing = wanted.difference(found)
+                if not missing:
+                    return frozenset(base64.b64decode(text) for text in found)
             if time.monotonic() >= deadline_s:
                 ids = ", ".join(repr(base64.b64decode(text)) for text in sorted(missing))
                 raise EngineFailedError(f"no area {ids} after {timeout_s} s\n{self.log_tail()}")

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """AsyncZmqAgentLink: an agent at a server that speaks ZMQ, by one task that owns all sockets.
 
-The task sleeps until a socket's descriptor or `wake` rings. The descriptor tells of a change once
-and every use of the socket may take that away, so each socket is looked at before the task sleeps.
+The task sleeps until there is something to do, which a socket's descriptor, a clock or `wake` tells
+of. A descriptor tells of a change once and every use of the socket may take that away, so each
+socket is looked at before the task sleeps. Frames are taken where the descriptor tells of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import zmq
@@ -17,9 +19,9 @@ from feagi_io_host.core.agent_link import LinkParty
 from feagi_io_host.core.compression import CompressionSettings
 from feagi_io_host.nonblocking.runtime import AsyncWorker
 from feagi_io_host.transports.zmq.async_socket import SocketWatch
+from feagi_io_host.transports.zmq.client_form import ClientForm
 from feagi_io_host.transports.zmq.client_sockets import AgentSockets, host_and_port
 from feagi_io_host.transports.zmq.common import SocketOptions
-from feagi_io_host.transports.zmq.wire_form import agent_codec
 
 if TYPE_CHECKING:
     from feagi_io_host.transports.zmq.common import ZmqSocket
@@ -31,7 +33,9 @@ class AsyncZmqAgentLink:
     `address` is where the server lets agents register, tcp://host:port; ConfigError for another.
     Frames above `max_frame_bytes` are refused before memory is taken for them. With `compression`
     a server of ours may pack what it sends, others see no difference; `pack_sensory` is for a
-    server that is known to have compression too. ConfigError for `pack_sensory` alone.
+    server that is known to have compression too. `topics` is for a server that puts the name of
+    the stream before each frame. ConfigError for `pack_sensory` without compression, and for
+    topics with it.
     """
 
     def __init__(
@@ -43,13 +47,15 @@ class AsyncZmqAgentLink:
         options: SocketOptions | None = None,
         compression: CompressionSettings | None = None,
         pack_sensory: bool = False,
+        topics: bool = False,
     ) -> None:
         host_and_port(address)
-        self._codec = agent_codec(compression, pack_sensory, max_frame_bytes)
+        self._form = ClientForm.of(topics, compression, pack_sensory, max_frame_bytes)
         self._address = address
         self._party = party
         self._max_frame_bytes = max_frame_bytes
         self._options = SocketOptions() if options is None else options
+        self._agent: AgentSockets | None = None
         self._give_up_at_s: float | None = None
         self._bell = asyncio.Event()
         self._worker = AsyncWorker("feagi-io-zmq-agent", self._run, wake=self.wake)
@@ -63,6 +69,12 @@ class AsyncZmqAgentLink:
     def wake(self) -> None:
         """Have the agent's turn come soon. Only in the loop."""
         self._bell.set()
+
+    def send_now(self) -> None:
+        """Send what the agent has to send: here, or soon. Only in the loop."""
+        agent = self._agent
+        if agent is None or not agent.send_now():
+            self._bell.set()
 
     async def stop(self, timeout_s: float) -> None:
         """Wait until the agent is out, `timeout_s` seconds at most, then let go of everything.
@@ -78,15 +90,14 @@ class AsyncZmqAgentLink:
         failure: BaseException | None = None
         agent = None
         try:
-            agent = AgentSockets(
+            agent = self._agent = AgentSockets(
                 self._party,
                 self._address,
                 self._options,
                 self._max_frame_bytes,
+                self._form,
                 opened=self._watch,
                 closing=self._unwatch,
-                unpack=self._codec[0],
-                pack=self._codec[1],
             )
             await self._serve(agent, stopping)
         except BaseException as error:
@@ -115,16 +126,26 @@ class AsyncZmqAgentLink:
                 await self._sleep(self._wait_s(agent, stopping))
 
     def _watch(self, socket: ZmqSocket) -> None:
-        self._watches[socket] = SocketWatch(socket, self._rung)
+        self._watches[socket] = SocketWatch(socket, partial(self._look, socket))
 
     def _unwatch(self, socket: ZmqSocket) -> None:
         watch = self._watches.pop(socket, None)
         if watch is not None:
             watch.close()
 
-    def _rung(self) -> bool:
-        self._bell.set()
-        return False
+    def _look(self, socket: ZmqSocket) -> bool:
+        """Take a frame here, which is quicker than waking the task; the rest is the task's."""
+        agent = self._agent
+        if agent is None:
+            return False
+        try:
+            more = agent.hear(socket) and bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        except zmq.ZMQError:
+            more = False  # the task meets it as well, and reports it
+            self._bell.set()
+        if agent.is_due:
+            self._bell.set()
+        return more
 
     async def _sleep(self, wait_s: float) -> None:
         timer = asyncio.get_running_loop().call_later(wait_s, self._bell.set)

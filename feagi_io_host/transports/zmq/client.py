@@ -7,15 +7,19 @@ import contextlib
 import socket as sockets
 import threading
 import time
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from feagi_io_host.blocking.worker import Worker
 from feagi_io_host.core.agent_link import LinkParty
 from feagi_io_host.core.compression import CompressionSettings
+from feagi_io_host.transports.zmq.client_form import ClientForm
 from feagi_io_host.transports.zmq.client_sockets import AgentSockets, host_and_port
 from feagi_io_host.transports.zmq.common import SocketOptions
-from feagi_io_host.transports.zmq.wire_form import agent_codec
+
+if TYPE_CHECKING:
+    from feagi_io_host.transports.zmq.common import ZmqSocket
 
 
 class ZmqAgentLink:
@@ -24,7 +28,9 @@ class ZmqAgentLink:
     `address` is where the server lets agents register, tcp://host:port; ConfigError for another.
     Frames above `max_frame_bytes` are refused before memory is taken for them. With `compression`
     a server of ours may pack what it sends, others see no difference; `pack_sensory` is for a
-    server that is known to have compression too. ConfigError for `pack_sensory` alone.
+    server that is known to have compression too. `topics` is for a server that puts the name of
+    the stream before each frame. ConfigError for `pack_sensory` without compression, and for
+    topics with it.
     """
 
     def __init__(
@@ -36,13 +42,15 @@ class ZmqAgentLink:
         options: SocketOptions | None = None,
         compression: CompressionSettings | None = None,
         pack_sensory: bool = False,
+        topics: bool = False,
     ) -> None:
         host_and_port(address)
-        self._codec = agent_codec(compression, pack_sensory, max_frame_bytes)
+        self._form = ClientForm.of(topics, compression, pack_sensory, max_frame_bytes)
         self._address = address
         self._party = party
         self._max_frame_bytes = max_frame_bytes
         self._options = SocketOptions() if options is None else options
+        self._agent: AgentSockets | None = None
         self._asleep = False
         self._give_up_at_s: float | None = None
         self._line: tuple[sockets.socket, sockets.socket] | None = None
@@ -63,6 +71,12 @@ class ZmqAgentLink:
         if self._asleep:
             self._asleep = False
             self._ring()
+
+    def send_now(self) -> None:
+        """Send what the agent has to send: here, or soon."""
+        agent = self._agent
+        if agent is None or not agent.send_now():
+            self.wake()
 
     @property
     def is_current(self) -> bool:
@@ -101,13 +115,8 @@ class ZmqAgentLink:
         failure: BaseException | None = None
         agent = None
         try:
-            agent = AgentSockets(
-                self._party,
-                self._address,
-                self._options,
-                self._max_frame_bytes,
-                unpack=self._codec[0],
-                pack=self._codec[1],
+            agent = self._agent = AgentSockets(
+                self._party, self._address, self._options, self._max_frame_bytes, self._form
             )
             self._serve(agent, stopping)
         except BaseException as error:
@@ -126,36 +135,52 @@ class ZmqAgentLink:
     def _serve(self, agent: AgentSockets, stopping: threading.Event) -> None:
         assert self._line is not None
         bell = self._line[1]
-        poller = zmq.Poller()
-        watched: list[tuple[object, int]] = []
-        while True:
-            self._asleep = False
-            agent.turn()
-            if self._party.finished:
-                return
-            if stopping.is_set() and self._is_over():
-                return
-            now_watched = agent.watched()
-            if now_watched != watched:
-                watched = list(now_watched)
-                poller = zmq.Poller()
-                poller.register(bell, zmq.POLLIN)
-                for socket, events in now_watched:
-                    if events:
-                        poller.register(socket, events)
-            # Said before looking: what comes from here on rings the bell.
+        watched: list[tuple[ZmqSocket, int]] = []
+        polled: list[tuple[ZmqSocket | int, int]] = []
+        agent.turn()
+        while not self._is_over(stopping):
+            # Said before looking: what is asked for from here on rings the bell.
             self._asleep = True
-            wait_ms = 0 if agent.has_work else self._wait_ms(agent, stopping)
-            for source, _ in poller.poll(wait_ms):
-                if source == bell.fileno():
-                    with contextlib.suppress(BlockingIOError):
-                        bell.recv(256)
+            now_watched = agent.watched()
+            if now_watched is not watched:
+                watched = now_watched
+                polled = [*watched, (bell.fileno(), zmq.POLLIN)]
+            until_s = time.monotonic()
+            if not agent.has_work:
+                until_s += self._wait_s(agent, stopping)
+            while self._only_frames_come(agent, polled, until_s):
+                pass
+            self._asleep = False
+            with contextlib.suppress(BlockingIOError):
+                bell.recv(256)
+            agent.turn()
 
-    def _wait_ms(self, agent: AgentSockets, stopping: threading.Event) -> int:
+    def _only_frames_come(
+        self, agent: AgentSockets, polled: list[tuple[ZmqSocket | int, int]], until_s: float
+    ) -> bool:
+        """Wait once, and take the frames that come. False: a turn is due.
+
+        Who waits for a frame wakes up in the moment that it is put in its inbox. From there on it
+        is held up by whatever this thread does before it waits again.
+        """
+        left_s = until_s - time.monotonic()
+        # A millisecond early would be a wasted turn.
+        ready: list[Any] = zmq.zmq_poll(polled, int(left_s * 1000) + 1 if left_s > 0.0 else 0)
+        only_frames = bool(ready) and time.monotonic() < until_s
+        for source, _ in ready:
+            if isinstance(source, int) or not agent.hear(source):
+                only_frames = False
+        # Other requests have rung the bell; this is for what a frame itself brings about.
+        return only_frames and not self._party.has_requests
+
+    def _wait_s(self, agent: AgentSockets, stopping: threading.Event) -> float:
         wait_s = agent.wait_s
         if stopping.is_set() and self._give_up_at_s is not None:
             wait_s = min(wait_s, max(self._give_up_at_s - time.monotonic(), 0.0))
-        return int(wait_s * 1000) + 1  # a millisecond early would be a wasted turn
+        return wait_s
 
-    def _is_over(self) -> bool:
-        return self._give_up_at_s is not None and time.monotonic() >= self._give_up_at_s
+    def _is_over(self, stopping: threading.Event) -> bool:
+        if self._party.finished:
+            return True
+        give_up_at_s = self._give_up_at_s if stopping.is_set() else None
+        return give_up_at_s is not None and time.monotonic() >= give_up_at_s

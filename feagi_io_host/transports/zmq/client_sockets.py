@@ -6,7 +6,8 @@
     NewSession, OpenStreams, ... as the agent says
 
 A turn never waits; how to wait until the next one is for the thread or the task that owns all
-this. Four rules:
+this. It reads every socket, which takes longer than a frame's whole way; where a socket of motor or
+visualization is known to have something, `hear` reads that one only. Four rules:
 
   1  A control connection that is given up takes with it what waits in it: the next attempt goes
      over a new socket, and control messages stay here until a connection stands.
@@ -39,8 +40,9 @@ from feagi_io_host.core.client_actions import (
 )
 from feagi_io_host.core.errors import ConfigError, FeagiDataError, FeagiIOError
 from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
-from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
+from feagi_io_host.transports.zmq.client_form import ClientForm
+from feagi_io_host.transports.zmq.client_sensory import SensorySender
 from feagi_io_host.transports.zmq.client_stream import ClientStream, connect
 from feagi_io_host.transports.zmq.common import (
     Role,
@@ -48,12 +50,10 @@ from feagi_io_host.transports.zmq.common import (
     frame_bytes,
     open_socket,
     receive_parts,
-    send_message,
 )
-from feagi_io_host.transports.zmq.wire_form import LZ4_TOPIC
 
 if TYPE_CHECKING:
-    from feagi_io_host.transports.zmq.common import BytesLike, ZmqContext, ZmqSocket
+    from feagi_io_host.transports.zmq.common import ZmqContext, ZmqSocket
 
 # A configuration may be answered with nothing bigger than a heartbeat, a registration with three
 # addresses and an id.
@@ -95,10 +95,11 @@ def _nothing(socket: ZmqSocket) -> None:
 
 
 class AgentSockets:
-    """All sockets of one agent at the server `url`. Belongs to one thread or task.
+    """All sockets of one agent at the server `url`. Belongs to one thread or task, but for
+    `send_now`.
 
-    `opened` and `closing` are called with each socket, after and before. With `unpack` the server
-    is told that frames may be packed; `pack` is for sensory frames. See `wire_form`.
+    `opened` and `closing` are called with each socket, after and before; `form` is how frames
+    look on the wire.
     """
 
     def __init__(
@@ -107,15 +108,13 @@ class AgentSockets:
         url: str,
         options: SocketOptions,
         max_frame_bytes: int,
+        form: ClientForm,
         *,
         opened: Callable[[ZmqSocket], object] = _nothing,
         closing: Callable[[ZmqSocket], object] = _nothing,
-        unpack: Callable[[BytesLike], BytesLike] | None = None,
-        pack: Callable[[BytesLike], BytesLike] | None = None,
     ) -> None:
         self._party = party
-        self._unpack = unpack
-        self._pack = pack
+        self._form = form
         self._url = url
         self._host, _ = host_and_port(url)
         self._options = options
@@ -124,15 +123,20 @@ class AgentSockets:
         self._control: ZmqSocket | None = None
         self._monitor: ZmqSocket | None = None
         self._unsent: deque[bytes] = deque()
-        self._sensory: ClientStream | None = None
-        self._waiting: SharedFBC | None = None
-        self._in_flight: deque[tuple[zmq.MessageTracker, SharedFBC]] = deque()
+        self._sensory = SensorySender(party, form.pack)
         self._inbound: list[tuple[StreamType, ClientStream]] = []
         self._opened = opened
         self._closing = closing
+        self._turn_at_s = 0.0
+        self._heard_other = False
+        # Made anew when sockets or what is wanted of them have changed.
+        self._kinds: dict[ZmqSocket, StreamType] = {}
+        self._watched: list[tuple[ZmqSocket, int]] | None = None
+        self._wanted_room = (False, False)
 
     def turn(self) -> None:
         """Everything that can be done without waiting."""
+        self._heard_other = False
         self._hear_control()
         for kind, stream in self._inbound:
             self._take_frames(kind, stream.socket)
@@ -140,50 +144,81 @@ class AgentSockets:
         self._tend_streams()
         self._act(self._party.turn())
         self._flush_control()
-        self._flush_sensory()
-        self._give_back_sent()
+        self._sensory.send()
+        self._turn_at_s = time.monotonic() + self._longest_wait_s()
+
+    def hear(self, socket: ZmqSocket) -> bool:
+        """Something waits at `socket`. Of motor and visualization take one frame: true if there
+        was one. For any other a turn is due."""
+        kind = self._kinds.get(socket)
+        if kind is None:
+            self._heard_other = True
+            return False
+        return self._take_frame(kind, socket)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a turn would find something to do, apart from frames."""
+        return self.has_work or self._heard_other or time.monotonic() >= self._turn_at_s
+
+    def send_now(self) -> bool:
+        """Send the sensory frames that can go at once. False: a turn is needed for the rest. From
+        any thread."""
+        return self._sensory.send_now()
 
     def close(self) -> None:
         """Close everything, within the linger of the options; once."""
-        self._close_streams()
-        self._close_control()
-        while self._in_flight:
-            self._in_flight.popleft()[1].release()
-        self._context.term()
+        try:
+            self._close_streams()
+            self._close_control()
+            self._context.term()
+        finally:
+            self._sensory.give_back_all()
 
     @property
     def has_work(self) -> bool:
-        """Whether a turn would find something to do that no socket tells of."""
+        """Whether a turn would find something to do that neither a socket nor a clock tells of."""
         party = self._party
-        return party.has_requests or (self._sensory is not None and party.has_sensory)
+        return party.has_requests or (party.has_sensory and self._sensory.stream is not None)
 
     @property
     def wait_s(self) -> float:
         """In how many seconds at most a turn has something to do by itself."""
-        wait_s = _WAIT_FOR_MEMORY_S if self._in_flight else _LONGEST_WAIT_S
+        wait_s = self._turn_at_s - time.monotonic()
+        if self._sensory.holds_memory:
+            wait_s = min(wait_s, _WAIT_FOR_MEMORY_S)
+        return max(wait_s, 0.0)
+
+    def watched(self) -> list[tuple[ZmqSocket, int]]:
+        """Each socket and the events of it that there is something to do with; the same list as
+        long as these are the same."""
+        wanted_room = (bool(self._unsent), self._sensory.waits_for_room)
+        if self._watched is None or wanted_room != self._wanted_room:
+            self._wanted_room = wanted_room
+            self._watched = self._survey(*wanted_room)
+        return self._watched
+
+    def _survey(self, control_out: bool, sensory_out: bool) -> list[tuple[ZmqSocket, int]]:
+        # First what has most to say.
+        found = [(stream.socket, int(zmq.POLLIN)) for _, stream in self._inbound]
+        self._kinds = {stream.socket: kind for kind, stream in self._inbound}
+        found += [(stream.monitor, zmq.POLLIN) for stream in self._streams()]
+        if self._control is not None:
+            found.append((self._control, zmq.POLLIN | (zmq.POLLOUT if control_out else 0)))
+        if self._monitor is not None:
+            found.append((self._monitor, zmq.POLLIN))
+        if self._sensory.stream is not None and sensory_out:
+            found.append((self._sensory.stream.socket, zmq.POLLOUT))
+        return found
+
+    def _longest_wait_s(self) -> float:
         due_s = self._party.wait_s
-        if due_s is not None:
-            wait_s = min(wait_s, due_s)
+        wait_s = _LONGEST_WAIT_S if due_s is None else min(due_s, _LONGEST_WAIT_S)
         now_s = time.monotonic()
         for stream in self._streams():
             if stream.reopen_at_s is not None:
                 wait_s = min(wait_s, stream.reopen_at_s - now_s)
-        return max(wait_s, 0.0)
-
-    def watched(self) -> list[tuple[ZmqSocket, int]]:
-        """Each socket and the events of it that a turn has something to do with."""
-        found: list[tuple[ZmqSocket, int]] = []
-        if self._control is not None:
-            found.append((self._control, zmq.POLLIN | (zmq.POLLOUT if self._unsent else 0)))
-        if self._monitor is not None:
-            found.append((self._monitor, zmq.POLLIN))
-        for _, stream in self._inbound:
-            found += ((stream.socket, zmq.POLLIN), (stream.monitor, zmq.POLLIN))
-        if self._sensory is not None:
-            found.append((self._sensory.monitor, zmq.POLLIN))
-            if self._waiting is not None:
-                found.append((self._sensory.socket, zmq.POLLOUT))
-        return found
+        return wait_s
 
     # -- what comes ---------------------------------------------------------------------------
 
@@ -201,23 +236,24 @@ class AgentSockets:
 
     def _take_frames(self, stream: StreamType, socket: ZmqSocket) -> None:
         for _ in range(_FAIR_SHARE):
-            try:
-                parts = receive_parts(socket, 1)
-            except zmq.Again:
+            if not self._take_frame(stream, socket):
                 return
-            frame = None if parts[0].more else self._plain(frame_bytes(parts[0]))
-            if frame is None:
-                self._party.frame_refused(stream, len(parts[0]))
-            else:
-                self._party.frame_received(stream, frame)
 
-    def _plain(self, data: BytesLike) -> BytesLike | None:
-        if self._unpack is None:
-            return data
+    def _take_frame(self, stream: StreamType, socket: ZmqSocket) -> bool:
         try:
-            return self._unpack(data)
-        except FeagiDataError:
-            return None  # damaged or a bomb; counted where this is known
+            part = receive_parts(socket, 1)[0]
+        except zmq.Again:
+            return False
+        size_bytes = len(part)
+        frame = None if part.more else self._form.plain(stream, frame_bytes(part))
+        # Given back before somebody is woken: that lets other threads run, and this one would
+        # come back in the midst of what they do with the frame.
+        del part
+        if frame is None:
+            self._party.frame_refused(stream, size_bytes)
+        else:
+            self._party.frame_received(stream, frame)
+        return True
 
     def _watch_connection(self) -> None:
         monitor = self._monitor
@@ -233,13 +269,16 @@ class AgentSockets:
 
     def _streams(self) -> list[ClientStream]:
         streams = [stream for _, stream in self._inbound]
-        return streams if self._sensory is None else [*streams, self._sensory]
+        sensory = self._sensory.stream
+        return streams if sensory is None else [*streams, sensory]
 
     def _tend_streams(self) -> None:
         now_s = time.monotonic()
         try:
-            for stream in self._streams():
-                stream.tend(now_s)
+            # Every one of them, whatever became of the ones before.
+            reopened = [stream.tend(now_s) for _, stream in self._inbound]
+            if self._sensory.tend(now_s) or any(reopened):
+                self._watched = None
         except FeagiIOError as error:
             self._act(self._party.connection_lost(f"a stream cannot be opened again: {error}"))
 
@@ -253,48 +292,6 @@ class AgentSockets:
             except zmq.Again:
                 return
             self._unsent.popleft()
-
-    def _flush_sensory(self) -> None:
-        if self._sensory is None:
-            return
-        socket = self._sensory.socket
-        while True:
-            fbc = self._next_frame()
-            if fbc is None:
-                return
-            try:
-                tracker, kept = self._send_frame(socket, fbc)
-            except zmq.Again:
-                self._waiting = fbc
-                return
-            self._party.sensory_sent()
-            if tracker is None or not kept:
-                fbc.release()
-            else:
-                self._in_flight.append((tracker, fbc))
-
-    def _send_frame(
-        self, socket: ZmqSocket, fbc: SharedFBC
-    ) -> tuple[zmq.MessageTracker | None, bool]:
-        """The tracker, and whether it is for the memory of `fbc`."""
-        view = fbc.view
-        message = view if self._pack is None else self._pack(view)
-        return send_message(socket, message), message is view
-
-    def _next_frame(self) -> SharedFBC | None:
-        """The next one in order; where one had to wait already, the newest."""
-        fbc, self._waiting = self._waiting, None
-        if fbc is None:
-            return self._party.next_sensory()
-        while (newer := self._party.next_sensory()) is not None:
-            fbc.release()
-            self._party.sensory_dropped("replaced")
-            fbc = newer
-        return fbc
-
-    def _give_back_sent(self) -> None:
-        while self._in_flight and self._in_flight[0][0].done:
-            self._in_flight.popleft()[1].release()
 
     # -- what the agent wants -----------------------------------------------------------------
 
@@ -330,12 +327,14 @@ class AgentSockets:
         control = open_socket(self._context, Role.AGENT_CONTROL, self._options, MAX_CONTROL_BYTES)
         self._control = control
         self._monitor = control.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._watched = None
         self._opened(control)
         self._opened(self._monitor)
         connect(control, self._url)
 
     def _close_control(self, linger_ms: int | None = None) -> None:
         self._unsent.clear()
+        self._watched = None
         control, self._control = self._control, None
         monitor, self._monitor = self._monitor, None
         if control is not None:
@@ -350,13 +349,24 @@ class AgentSockets:
         self._close_streams()
         sensory = action.endpoints.get(AgentCapabilities.SEND_SENSOR_DATA)
         if sensory is not None:
-            self._sensory = self._open_stream(Role.AGENT_SENSORY, sensory)
+            self._sensory.lead_to(
+                self._open_stream(Role.AGENT_SENSORY, sensory, self._max_frame_bytes)
+            )
         for capability, stream, role in _STREAMS:
             endpoint = action.endpoints.get(capability)
             if endpoint is not None:
-                self._inbound.append((stream, self._open_stream(role, endpoint)))
+                most_bytes = self._form.message_bytes(stream, self._max_frame_bytes)
+                subscriptions = self._form.subscriptions(stream)
+                opened = self._open_stream(role, endpoint, most_bytes, subscriptions)
+                self._inbound.append((stream, opened))
 
-    def _open_stream(self, role: Role, endpoint: Endpoint) -> ClientStream:
+    def _open_stream(
+        self,
+        role: Role,
+        endpoint: Endpoint,
+        most_bytes: int,
+        subscriptions: Sequence[bytes] = (),
+    ) -> ClientStream:
         if endpoint.protocol is not ConnectionProtocol.ZMQ:
             raise FeagiDataError(
                 f"{role.value} stream is given over {endpoint.protocol.value}; Zmq was asked for"
@@ -364,29 +374,23 @@ class AgentSockets:
         host, port = host_and_port(endpoint.url)
         if host in _UNSPECIFIED:
             host = self._host
+        self._watched = None
         return ClientStream(
             self._context,
             role,
             f"tcp://{host}:{port}",
             self._options,
-            self._max_frame_bytes,
-            self._opened if self._unpack is None else self._declare,
+            most_bytes,
+            self._opened,
             self._closing,
+            subscriptions,
         )
 
-    def _declare(self, socket: ZmqSocket) -> None:
-        """Tell the publisher that frames may be packed, each time that a stream is opened."""
-        if socket.type == zmq.SUB:
-            socket.subscribe(LZ4_TOPIC)
-        self._opened(socket)
-
     def _close_streams(self) -> None:
-        if self._waiting is not None:
-            self._waiting.release()
-            self._waiting = None
-            self._party.sensory_dropped("not registered")
-        streams = self._streams()
-        self._sensory = None
+        self._watched = None
+        self._sensory.lead_to(None)
+        streams = [stream for _, stream in self._inbound]
         self._inbound.clear()
+        self._kinds.clear()
         for stream in streams:
             stream.close()

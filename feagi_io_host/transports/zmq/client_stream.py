@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import zmq
@@ -33,7 +33,8 @@ Hook = Callable[["ZmqSocket"], object]
 
 class ClientStream:
     """One data stream at `url`. `opened` and `closing` are called with each socket, after and
-    before. Raises PortError and ConfigError as opening does."""
+    before; `subscriptions` take the place of the role's own. Raises PortError and ConfigError as
+    opening does."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class ClientStream:
         max_frame_bytes: int,
         opened: Hook,
         closing: Hook,
+        subscriptions: Sequence[bytes] = (),
     ) -> None:
         self._context = context
         self._role = role
@@ -52,21 +54,25 @@ class ClientStream:
         self._max_frame_bytes = max_frame_bytes
         self._opened = opened
         self._closing = closing
+        self._subscriptions = subscriptions
         self.reopen_at_s: float | None = None
         """When `tend` opens it again; None as long as it does not have to."""
         self.reopened = 0
         self._open()
 
-    def tend(self, now_s: float) -> None:
-        """See what became of the connection, and open it again when that is due."""
+    def tend(self, now_s: float) -> bool:
+        """See what became of the connection, and open it again when that is due: whether it
+        was."""
         for event in self._events():
             ended = event == zmq.EVENT_DISCONNECTED
             self.reopen_at_s = now_s + REOPEN_AFTER_S if ended else None
-        if self.reopen_at_s is not None and now_s >= self.reopen_at_s:
-            self.reopen_at_s = None
-            self.reopened += 1
-            self.close()
-            self._open()
+        if self.reopen_at_s is None or now_s < self.reopen_at_s:
+            return False
+        self.reopen_at_s = None
+        self.reopened += 1
+        self.close()
+        self._open()
+        return True
 
     def close(self) -> None:
         """Close it, with all that waits in it."""
@@ -81,6 +87,10 @@ class ClientStream:
         monitor: ZmqSocket | None = None
         try:
             socket.setsockopt(zmq.SNDTIMEO, 0)
+            if self._subscriptions:
+                socket.unsubscribe(b"")
+            for beginning in self._subscriptions:
+                socket.subscribe(beginning)
             monitor = socket.get_monitor_socket(_WATCHED)
             connect(socket, self._url)
             self._opened(socket)

@@ -12,7 +12,7 @@ And at an agent, each named AGENT_...:
     CONTROL        DEALER  the message waits in the agent       64, 64 unread
     SENSORY        PUSH    the frame waits for a newer one      16
     MOTOR          SUB     the server waits                     16
-    VISUALIZATION  SUB     the server waits                     1
+    VISUALIZATION  SUB     the server waits                     8
 
 Nothing is handed to a connection that does not stand (ZMQ_IMMEDIATE): what an agent has to say
 stays where it can be taken back.
@@ -20,7 +20,9 @@ stays where it can be taken back.
 A plain PUB drops without a word when a subscriber is slow, and what is sent before the first
 subscription; an XPUB tells of both. On the wire the two are the same.
 
-XPUB knows no CONFLATE; a high-water mark of 1 under a channel that conflates does the same.
+XPUB knows no CONFLATE; a high-water mark of 1 under a channel that conflates does the same. An
+agent reads whatever comes and keeps the newest itself; with a mark of 1 the library would wake its
+own thread for every frame that is read, a tenth of a small frame's whole way.
 """
 
 from __future__ import annotations
@@ -58,6 +60,8 @@ _TAKE_OVER_BYTES: Final = 64 << 10
 
 # Whoever can reach the control port can fill this many messages of memory for each connection.
 _UNREAD_CONTROL: Final = 8
+# The library tells the sender's side of room each time that half of them have been read.
+_UNREAD_VISUALIZATIONS: Final = 8
 _MAX_PORT: Final = 65535
 _BACKLOG: Final = 100  # connections that wait to be accepted, as libzmq has it
 
@@ -141,7 +145,7 @@ def open_socket(
         Role.AGENT_CONTROL: options.control_frames,
         Role.AGENT_SENSORY: options.sensory_frames,
         Role.AGENT_MOTOR: options.motor_frames,
-        Role.AGENT_VISUALIZATION: 1,
+        Role.AGENT_VISUALIZATION: _UNREAD_VISUALIZATIONS,
     }[role]
     heartbeat_ms = max(int(options.zmtp_heartbeat_s * 1000), 1)
     settings: dict[int, int | bytes] = {

@@ -22,14 +22,16 @@ def test_zmq_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["zmq", "--quick", "--json"]) in (0, 1)
     rows = json.loads(capsys.readouterr().out)
     by_name = {row["name"]: row for row in rows}
-    assert len(by_name) == len(rows) == 13
+    assert len(by_name) == len(rows) == 19
     for topic, count in {
-        "3.2 MB": 4,
-        "64 KB": 4,
-        "1 KB": 4,
+        "3.2 MB": 6,
+        "64 KB": 6,
+        "1 KB": 6,
         "emit to an agent's thread": 6,
         "emit to FeagiAgent": 3,
-        "asyncio": 3,
+        "sensory": 3,
+        "asyncio": 6,
+        "AsyncFeagiAgent": 3,
         "200K neurons": 1,
     }.items():
         assert sum(topic in name for name in by_name) == count, topic

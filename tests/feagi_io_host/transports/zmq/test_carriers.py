@@ -20,6 +20,7 @@ from feagi_io_host.core.messages import (
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.testing import StandInHost
 from feagi_io_host.transports.zmq import ZmqTransport
+from feagi_io_host.transports.zmq.publisher import StreamPublisher
 from tests.feagi_io_host.transports.zmq.on_loop import CarriedInLoop, CarriedInThreads, LoopScene
 from tests.feagi_io_host.transports.zmq.peer import DEADLINE_S
 from tests.feagi_io_host.transports.zmq.scene import (
@@ -137,6 +138,29 @@ def test_a_stopped_carrier_serves_nothing(scene: Scene) -> None:
     with pytest.raises(ClosedError):
         carrier.serve(session, StreamType.SENSORY)
     session.close()
+
+
+def test_one_that_is_stopped_while_it_begins_to_serve_ends_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = StandInHost()
+    carrier = ZmqTransport(host, control_port=None)
+    carrier.start()
+    session = host.attach_agent(ROVER, MOTOR, bytes([1]) * 48, channel=carrier.channel)
+    assert carrier.offer(session.agent_id, MOTOR) is not None
+    stopping = threading.Thread(target=carrier.stop, args=(DEADLINE_S,), daemon=True)
+    start = StreamPublisher.start
+
+    def start_late(publisher: StreamPublisher) -> None:
+        stopping.start()
+        assert publisher._worker._stopping.wait(DEADLINE_S)
+        start(publisher)
+
+    monkeypatch.setattr(StreamPublisher, "start", start_late)
+    with pytest.raises(ClosedError, match="was stopped"):
+        carrier.serve(session, StreamType.MOTOR)
+    stopping.join(DEADLINE_S)
+    assert not stopping.is_alive()
 
 
 def test_offers_from_many_threads_are_all_different(scene: Scene) -> None:

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SensorySender: an agent's sensory frames, from its outbox to its socket.
+
+As on the server's side (see `publisher`) a frame is sent by the thread that hands it in, as long
+as the wire is free: waking the link's thread takes longer than sending.
+
+  1. Every frame goes through the agent's outbox. Who holds `_turn` takes frames out and sends
+     them, so that they go in order; a zmq socket may be used by several threads in turns.
+  2. Who hands a frame in never waits, neither for the turn nor for the socket. What it leaves
+     behind is the link's, and it wakes the link.
+  3. A frame that the server has no room for is `_head` and waits until a newer one takes its
+     place. As long as there is one the link alone uses the socket, for it polls it.
+  4. Memory that the library still sends from is given back by the link, or with the next frame.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+import zmq
+
+from feagi_io_host.core.agent_link import LinkParty
+from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.transports.zmq.client_stream import ClientStream
+from feagi_io_host.transports.zmq.common import send_message
+from feagi_io_host.transports.zmq.wire_form import Convert
+
+
+class SensorySender:
+    """Sends what `party` has to send; `pack` makes the messages of the frames.
+
+    All but `send_now` is for the link's thread or task.
+    """
+
+    def __init__(self, party: LinkParty, pack: Convert | None) -> None:
+        self._party = party
+        self._pack = pack
+        self._turn = threading.Lock()
+        # From here on: who holds the turn. The link, which alone puts another stream there, may
+        # look at all of it.
+        self._stream: ClientStream | None = None
+        self._head: SharedFBC | None = None
+        self._in_flight: deque[tuple[zmq.MessageTracker, SharedFBC]] = deque()
+
+    @property
+    def stream(self) -> ClientStream | None:
+        """Where frames go; None when nowhere."""
+        return self._stream
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether there is a frame that the socket did not take yet."""
+        return self._head is not None
+
+    @property
+    def holds_memory(self) -> bool:
+        """Whether the library was still sending from memory of ours."""
+        return bool(self._in_flight)
+
+    def lead_to(self, stream: ClientStream | None) -> None:
+        """Send over this one from here on; the one before is closed, and a frame that waits for
+        it is dropped."""
+        with self._turn:
+            before, self._stream = self._stream, stream
+            if self._head is not None:
+                self._head.release()
+                self._head = None
+                self._party.sensory_dropped("not registered")
+            if before is not None:
+                before.close()
+
+    def tend(self, now_s: float) -> bool:
+        """As `ClientStream.tend`."""
+        with self._turn:
+            stream = self._stream
+            return False if stream is None else stream.tend(now_s)
+
+    def send(self) -> None:
+        """Send what can be sent now."""
+        with self._turn:
+            self._send()
+
+    def send_now(self) -> bool:
+        """The same from any thread, unless somebody else is at it, or frames have to wait or to
+        be packed. False: there is something left for the link."""
+        if self._pack is not None or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            if self._stream is None or self._head is not None:
+                return False
+            # The link looks every few milliseconds as long as there is such memory.
+            is_known = bool(self._in_flight)
+            self._send()
+            return not self.waits_for_room and (is_known or not self._in_flight)
+        except zmq.ZMQError:
+            return False  # the link meets it as well, and reports it
+        finally:
+            self._turn.release()
+
+    def give_back_all(self) -> None:
+        """Give back what the library was sending from, once it has ended."""
+        with self._turn:
+            while self._in_flight:
+                self._in_flight.popleft()[1].release()
+
+    # -- who holds the turn -------------------------------------------------------------------
+
+    def _send(self) -> None:
+        self._give_back_sent()
+        if self._stream is None:
+            return
+        socket = self._stream.socket
+        while (fbc := self._next()) is not None:
+            self._head = fbc
+            view = fbc.view
+            message = view if self._pack is None else self._pack(view)
+            try:
+                tracker = send_message(socket, message, zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            self._head = None
+            self._party.sensory_sent()
+            if tracker is None or message is not view:
+                fbc.release()
+            else:
+                self._in_flight.append((tracker, fbc))
+
+    def _next(self) -> SharedFBC | None:
+        """The next one in order; where one had to wait already, the newest."""
+        fbc, self._head = self._head, None
+        if fbc is None:
+            return self._party.next_sensory()
+        while (newer := self._party.next_sensory()) is not None:
+            fbc.release()
+            self._party.sensory_dropped("replaced")
+            fbc = newer
+        return fbc
+
+    def _give_back_sent(self) -> None:
+        while self._in_flight and self._in_flight[0][0].done:
+            self._in_flight.popleft()[1].release()
