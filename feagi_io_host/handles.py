@@ -16,7 +16,13 @@ from typing import Any, Final, cast
 
 from feagi_io_host.blocking.transport import BlockingTransport
 from feagi_io_host.core.carrier import AttachedAgent, StreamCarrier
-from feagi_io_host.core.errors import ClosedError, ConfigError, LocalError
+from feagi_io_host.core.errors import (
+    ClosedError,
+    ConfigError,
+    DeliveryTimeoutError,
+    LocalError,
+    StopTimeoutError,
+)
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.nonblocking.runtime import Runtime
@@ -26,6 +32,7 @@ from feagi_io_host.transports.registry import Paradigm
 __all__ = ["TransportHandle"]
 
 _START_S: Final = 10.0  # to open a few sockets
+_STOP_GRACE_S: Final = 0.5
 _PUBLISH_S: Final = 5.0  # above any deadline of the delivery table that makes sense
 _CARRIER_METHODS: Final = ("channel", "offer", "withdraw", "serve")
 
@@ -139,8 +146,14 @@ class TransportHandle:
         if asyncio._get_running_loop() is runtime.loop:
             asyncio.run_coroutine_threadsafe(stopping, runtime.loop)
             return
-        # Longer than the transport's own deadline, whose error says more.
-        runtime.call(stopping, timeout_s + 1.0)
+        try:
+            # Longer than the transport's own deadline, whose error says more.
+            runtime.call(stopping, timeout_s + _STOP_GRACE_S)
+        except DeliveryTimeoutError as error:
+            raise StopTimeoutError(
+                f"{self.backend_name} transport did not end within {timeout_s} s: something in its "
+                "event loop does not return"
+            ) from error
         with self._lock:
             self._runtime = None
         runtime.close(max(deadline_s - time.monotonic(), 0.5))

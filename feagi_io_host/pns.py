@@ -16,6 +16,7 @@ A PNS runs the transports that it was given by `add_transport`; others may attac
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -133,13 +134,15 @@ class PNS:
         `timeout_s` seconds.
 
         May be called more than once. Raises StopTimeoutError when something is held up, the
-        worker by a listener that does not return for example; everything else is closed even then.
+        worker by a listener that does not return for example, or what a transport raised that
+        failed to end; everything else is closed even then.
         """
         deadline_s = time.monotonic() + timeout_s
         with self._lock:
             self._stopped = True
         for engine, _, _ in tuple(self._engines):
-            self.disconnect_from_burst_engine(engine)
+            with contextlib.suppress(UnknownHandleError):  # stopped by two at once
+                self.disconnect_from_burst_engine(engine)
         for session in self._sessions:
             session.close("PNS stopped")
         steps: list[Callable[[float], object]] = [
@@ -147,6 +150,7 @@ class PNS:
             self._worker.stop,
         ]
         late: list[str] = []
+        failure: Exception | None = None
         for index, step in enumerate(steps):
             # One that is stuck must not use up the time of the others.
             share_s = max(deadline_s - time.monotonic(), 0.0) / (len(steps) - index)
@@ -154,6 +158,11 @@ class PNS:
                 step(share_s)
             except StopTimeoutError as error:
                 late.append(str(error))
+            except Exception as error:
+                _log.exception("a transport failed to end")
+                failure = failure or error
+        if failure is not None:
+            raise failure
         if late:
             raise StopTimeoutError("; ".join(late))
 

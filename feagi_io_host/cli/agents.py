@@ -33,6 +33,8 @@ _CAPABILITIES: Final = "/v1/agent/capabilities/all"
 
 _STREAMS: Final = ("sensory", "motor", "visualization")
 _WIRED: Final = ("motor", "visualization")
+# What JSON of another shape leads to; the last of them are numbers that are none, or too large.
+_ODD: Final = (TypeError, AttributeError, KeyError, ValueError, OverflowError)
 
 HEADINGS: Final = (
     "name", "manufacturer", "id", "state", "sensory/s", "motor/s", "viz/s", "dropped", "queued",
@@ -83,7 +85,7 @@ class AgentsView:
             )
         try:
             return _engine_rows(listed, self._get(_CAPABILITIES) or {})
-        except (TypeError, AttributeError, KeyError) as error:
+        except _ODD as error:
             raise self._senseless(_LIST, error) from error
 
     def _rows(self, report: Any) -> list[dict[str, Any]]:
@@ -92,7 +94,7 @@ class AgentsView:
             known = {} if before is None else {a["agent_id"]: a for a in before["agents"]}
             span_s = 0.0 if before is None else report["uptime_s"] - before["uptime_s"]
             rows = [_row(a, known.get(a["agent_id"]), span_s) for a in report["agents"]]
-        except (TypeError, AttributeError, KeyError) as error:
+        except _ODD as error:
             raise self._senseless(_OURS, error) from error
         self._before = report
         return rows
@@ -177,11 +179,16 @@ def _row(
         "manufacturer": str(agent["manufacturer"]),
         "state": _state(rates),
         **{f"{stream}_hz": rate for stream, rate in rates.items()},
-        "dropped": sum(sum(agent[stream]["dropped"].values()) for stream in _STREAMS),
-        "queued": sum(agent[stream]["queued"] for stream in _STREAMS),
+        "dropped": _count(sum(sum(agent[stream]["dropped"].values()) for stream in _STREAMS)),
+        "queued": _count(sum(agent[stream]["queued"] for stream in _STREAMS)),
         "p50_ms": float(latency["p50_ms"]),
         "p99_ms": float(latency["p99_ms"]),
     }
+
+
+def _count(value: Any) -> int:
+    """A number that can be shown."""
+    return int(float(value))
 
 
 def _state(rates: Mapping[str, float | None]) -> str:

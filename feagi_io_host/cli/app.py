@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from feagi_io_host.cli.signals import stops_on_signal
 from feagi_io_host.core.errors import FeagiDataError, FeagiIOError, MissingExtraError
-
-if TYPE_CHECKING:
-    from threading import Event
 
 FAILED = 1
 MISSING = 3
@@ -51,21 +48,6 @@ def _named_errors() -> Iterator[None]:
         _fail(error)
 
 
-@contextmanager
-def _stops_on_signal(stop: Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask for an orderly end."""
-
-    def ask(_number: int, _frame: object) -> None:
-        stop.set()
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @app.command()
 def demo(
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to hold the pole.")] = 15.0,
@@ -84,7 +66,7 @@ def demo(
 
         view = choose_view(json_output)
         run = Demo(seconds=seconds, brain=not no_brain, say=view.say, show=view.show)
-        with _stops_on_signal(run.stop), view:
+        with stops_on_signal(run.stop), view:
             result = run.run()
     if json_output:
         typer.echo(json.dumps(result.as_json()))
@@ -134,7 +116,7 @@ def bridge(
             feagi=feagi,
             token=AuthSettings(token_file).read_token(),
         )
-        with _stops_on_signal(stop):
+        with stops_on_signal(stop):
             status = monitor.run(stop, seconds, quiet=json_output)
     if json_output:
         typer.echo(json.dumps(status))
@@ -203,7 +185,7 @@ def serve(
             say=say,
         )
         stop = threading.Event()
-        with _stops_on_signal(stop):
+        with stops_on_signal(stop):
             last = server.run(stop, seconds)
     say("ended", {"event": "stopped", "telemetry": last})
 
@@ -232,7 +214,7 @@ def agents(
         from feagi_io_host.cli.agents import AgentsView, watch
 
         stop = threading.Event()
-        with _stops_on_signal(stop):
+        with stops_on_signal(stop):
             watch(AgentsView(url), stop, interval, once=once, as_json=json_output)
 
 
@@ -306,7 +288,7 @@ def emulate(
         from feagi_io_host.cli.unix_board import UnixBoard
 
         stop = threading.Event()
-        with UnixBoard(program, path=port) as board, _stops_on_signal(stop):
+        with UnixBoard(program, path=port) as board, stops_on_signal(stop):
             board.start()
             if json_output:
                 typer.echo(json.dumps({"program": program, "port": port, "pid": board.pid}))

@@ -35,6 +35,8 @@ DEFAULT_PORT: Final = 30002
 
 _PEER_S: Final = 2.0
 _AT_A_TIME: Final = 8
+# Who was hung up on is gone as soon as his thread has its turn.
+_ROOM_S: Final = 1.0
 # An answer is this old at most: who asks in a loop costs no more than who asks now and then.
 _FRESH_S: Final = 0.2
 _OWN_NAMES: Final = frozenset({HOST, "localhost"})
@@ -139,13 +141,13 @@ class _Server(ThreadingMixIn, HTTPServer):
     request_queue_size = _AT_A_TIME
 
     def __init__(self, address: tuple[str, int], handler: type[_Request]) -> None:
-        self._lock = threading.Lock()
+        self._room = threading.Condition()
         self._served: dict[socket.socket, None] = {}  # in order of arrival
         super().__init__(address, handler)
 
     def hang_up(self, connections: int | None = None) -> None:
         """Cut off those served for longest, or (None) all."""
-        with self._lock:
+        with self._room:
             for served in tuple(self._served)[:connections]:
                 with contextlib.suppress(OSError):  # it was quicker
                     served.shutdown(socket.SHUT_RDWR)
@@ -159,20 +161,22 @@ class _Server(ThreadingMixIn, HTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve it in a thread of its own; where there are too many, the oldest makes room."""
-        with self._lock:
-            full = len(self._served) >= _AT_A_TIME
-            if not full:
-                self._served[request] = None
-        if full:
+        if len(self._served) >= _AT_A_TIME:
             self.hang_up(1)
+        with self._room:
+            there = self._room.wait_for(lambda: len(self._served) < _AT_A_TIME, _ROOM_S)
+            if there:
+                self._served[request] = None
+        if not there:
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         """Close it, and make room for the next."""
-        with self._lock:
+        with self._room:
             self._served.pop(request, None)
+            self._room.notify_all()
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -147,6 +147,19 @@ class StreamCounters:
         with self._lock:
             self._dropped[reason] = self._dropped.get(reason, 0) + frames
 
+    def count_undelivered(self, reason: str, frames: int) -> None:
+        """`frames` frames that were counted as delivered turn out to have been lost."""
+        with self._lock:
+            frames = min(frames, self._delivered)
+            self._delivered -= frames
+            self._dropped[reason] = self._dropped.get(reason, 0) + frames
+
+    def count_never_came(self, reason: str, frames: int) -> None:
+        """`frames` frames, of unknown size, were sent to here and never arrived."""
+        with self._lock:
+            self._sent += frames
+            self._dropped[reason] = self._dropped.get(reason, 0) + frames
+
     @property
     def sent(self) -> int:
         """Frames handed in."""

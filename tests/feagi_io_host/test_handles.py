@@ -126,6 +126,24 @@ def test_a_stop_that_fails_may_be_tried_again() -> None:
     assert threads_named_loop() == 0
 
 
+def test_a_loop_that_is_held_up_is_named_in_time_and_may_be_stopped_again() -> None:
+    handle = TransportHandle(AsyncVirtualTransport(StandInHost()))
+    handle.start()
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        release.wait(PATIENCE_S)
+
+    handle._running().loop.call_soon_threadsafe(hold)
+    assert held.wait(PATIENCE_S)
+    with pytest.raises(StopTimeoutError, match=r"virtual transport did not end within 0\.01 s"):
+        handle.stop(0.01)
+    release.set()
+    handle.stop()
+    assert threads_named_loop() == 0
+
+
 def test_it_is_not_started_inside_an_event_loop() -> None:
     handle = TransportHandle(AsyncVirtualTransport(StandInHost()))
 

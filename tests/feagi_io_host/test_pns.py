@@ -22,6 +22,7 @@ from feagi_io_host.core.errors import (
 from feagi_io_host.core.events import (
     AgentDisconnected,
     AgentRegistered,
+    BrainSignals,
     MotorCommand,
     SensoryData,
     VisualizationReady,
@@ -418,6 +419,23 @@ def test_stop_is_idempotent_and_final(pool: BufferPool) -> None:
     ):
         with pytest.raises(ClosedError):
             call()
+
+
+def test_two_may_stop_it_at_once() -> None:
+    class StoppedMeanwhile(PNS):
+        """Somebody else stops it between this stop's look at the engines and its next step."""
+
+        def disconnect_from_burst_engine(self, engine: BrainSignals) -> None:
+            super().disconnect_from_burst_engine(engine)
+            super().disconnect_from_burst_engine(engine)
+
+    pns = StoppedMeanwhile()
+    brain = StubBrain()
+    pns.connect_to_burst_engine(brain)
+    session = pns.attach_agent(CART, ALL)
+    pns.stop(PATIENCE_S)
+    assert session.closed
+    assert brain.motor_commands.listener_count == 0
 
 
 def test_stop_is_bounded_even_if_a_listener_hangs(pool: BufferPool) -> None:

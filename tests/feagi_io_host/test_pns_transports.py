@@ -158,6 +158,16 @@ def test_one_that_is_stuck_does_not_keep_the_others_from_ending() -> None:
     assert 0.0 < carrier.transport.allowed_s[0] <= 1.5
 
 
+def test_one_that_fails_to_end_does_not_keep_the_others_from_it() -> None:
+    notes: list[str] = []
+    pns, _, _ = two(notes, closing=OSError("no such device"))
+    pns.start()
+    with pytest.raises(OSError, match="no such device"):
+        pns.stop(3.0)
+    assert notes[2:] == ["-control", "-carrier"]
+    assert not any(thread.name == "feagi-io-pns-sensory" for thread in threading.enumerate())
+
+
 def test_unknown_names_and_settings_are_refused() -> None:
     pns = PNS()
     with pytest.raises(ConfigError, match="no blocking transport 'tape'"):

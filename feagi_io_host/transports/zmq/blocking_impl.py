@@ -415,10 +415,15 @@ class ZmqTransport(BlockingTransport):
             raise self._closed_error()
         try:
             publisher.start()
-        except RuntimeError as error:  # the system has no thread left
+        except BaseException as error:
+            # Nobody else closes the socket, and the context would wait for it without end.
             self._forget_publisher(publisher)
             slot.close()
-            raise LocalError(f"no thread for the {stream.value} stream: {error}") from error
+            if isinstance(error, (ClosedError, zmq.ContextTerminated)):  # stopped meanwhile
+                raise self._closed_error() from error
+            if isinstance(error, RuntimeError):  # the system has no thread left
+                raise LocalError(f"no thread for the {stream.value} stream: {error}") from error
+            raise
 
     def _forget_publisher(self, publisher: StreamPublisher) -> None:
         with self._publishers_lock:

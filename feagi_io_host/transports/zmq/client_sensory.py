@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -25,6 +26,9 @@ from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.transports.zmq.client_stream import ClientStream
 from feagi_io_host.transports.zmq.common import send_message
 from feagi_io_host.transports.zmq.wire_form import Convert
+
+if TYPE_CHECKING:
+    from feagi_io_host.transports.zmq.common import BytesLike
 
 
 class SensorySender:
@@ -41,6 +45,8 @@ class SensorySender:
         # look at all of it.
         self._stream: ClientStream | None = None
         self._head: SharedFBC | None = None
+        self._message: BytesLike | None = None  # of the head: packing it once is enough
+        self._is_frame = False  # whether the message is the head's own memory
         self._in_flight: deque[tuple[zmq.MessageTracker, SharedFBC]] = deque()
 
     @property
@@ -64,6 +70,7 @@ class SensorySender:
         with self._turn:
             before, self._stream = self._stream, stream
             if self._head is not None:
+                self._message = None
                 self._head.release()
                 self._head = None
                 self._party.sensory_dropped("not registered")
@@ -113,15 +120,17 @@ class SensorySender:
         socket = self._stream.socket
         while (fbc := self._next()) is not None:
             self._head = fbc
-            view = fbc.view
-            message = view if self._pack is None else self._pack(view)
+            if self._message is None:
+                view = fbc.view
+                self._message = view if self._pack is None else self._pack(view)
+                self._is_frame = self._message is view
             try:
-                tracker = send_message(socket, message, zmq.DONTWAIT)
+                tracker = send_message(socket, self._message, zmq.DONTWAIT)
             except zmq.Again:
                 return
-            self._head = None
+            self._head = self._message = None
             self._party.sensory_sent()
-            if tracker is None or message is not view:
+            if tracker is None or not self._is_frame:
                 fbc.release()
             else:
                 self._in_flight.append((tracker, fbc))
@@ -132,6 +141,7 @@ class SensorySender:
         if fbc is None:
             return self._party.next_sensory()
         while (newer := self._party.next_sensory()) is not None:
+            self._message = None
             fbc.release()
             self._party.sensory_dropped("replaced")
             fbc = newer

@@ -181,6 +181,15 @@ def test_an_engine_has_names_and_no_figures() -> None:
     assert "raw" in done.stdout
 
 
+def one_agent(**figures: object) -> dict[str, Any]:
+    """A report of one agent that says something odd of its motor stream."""
+    latency = {"p50_ms": 1.0, "p99_ms": 2.0} | figures
+    row = {"delivered": 1, "dropped": {}, "queued": 0, "latency": latency} | figures
+    who = {"agent_id": "00", "agent_name": "rover", "manufacturer": "tests"}
+    return {"uptime_s": 1.0, "agents": [{**who, "sensory": row, "motor": row,
+                                         "visualization": row}]}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("answers", "status", "words"),
     [
@@ -189,6 +198,11 @@ def test_an_engine_has_names_and_no_figures() -> None:
         ({"/telemetry": b"[" * 100_000}, 200, "no JSON"),
         ({"/telemetry": b"{}"}, 200, "another shape"),
         ({"/telemetry": encoded({"uptime_s": 1, "agents": [1]})}, 200, "another shape"),
+        ({"/telemetry": encoded(one_agent(dropped={"full": "many"}))}, 200, "another shape"),
+        ({"/telemetry": encoded(one_agent(p50_ms="soon"))}, 200, "another shape"),
+        ({"/telemetry": encoded(one_agent(p50_ms=10**400))}, 200, "another shape"),
+        ({"/telemetry": encoded(one_agent(queued=10**400))}, 200, "another shape"),
+        ({"/telemetry": encoded(one_agent(queued=[]))}, 200, "another shape"),
         ({"/telemetry": b"{}"}, 500, "HTTP 500"),
         ({"/v1/agent/list": encoded({"agents": 3})}, 200, "another shape"),
         ({"/v1/agent/list": b'["a"]', "/v1/agent/capabilities/all": b"[1]"}, 200, "another shape"),

@@ -98,14 +98,7 @@ def test_who_asks_often_gets_the_same_snapshot() -> None:
 def test_silent_peers_make_room_for_others_and_do_not_hold_up_the_end(page: StatusPage) -> None:
     silent = [raw(page) for _ in range(8)]
     try:
-        answered = False
-        for _ in range(20):  # each that finds no room makes one of the silent ones go
-            try:
-                answered = ask(page, "GET", "/telemetry")[0] == 200
-                break
-            except (ConnectionError, http.client.HTTPException):
-                continue
-        assert answered
+        assert ask(page, "GET", "/telemetry")[0] == 200  # one of the silent ones had to go
         silent.append(raw(page))
         silent[-1].send(b"GET /telemetry HTTP/1.1\r\nX")
         page.stop()

@@ -16,7 +16,12 @@ from feagi_io_host.core.client_actions import AgentState, StateChanged
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.transports.zmq.client_sensory import SensorySender
 from feagi_io_host.transports.zmq.client_stream import ClientStream
-from feagi_io_host.transports.zmq.common import COPY_LIMIT_BYTES, Role, SocketOptions
+from feagi_io_host.transports.zmq.common import (
+    COPY_LIMIT_BYTES,
+    BytesLike,
+    Role,
+    SocketOptions,
+)
 from tests.feagi_io_host.transports.zmq.peer import DEADLINE_S
 from tests.feagi_io_host.transports.zmq.scene import MOTOR, ROVER, SENSE, Scene, counter_of
 from tests.feagi_io_host.transports.zmq.test_client import Party
@@ -154,6 +159,23 @@ def test_packing_is_left_to_the_link(bench: Bench) -> None:
     assert not bench.sender.send_now()
     bench.sender.send()
     assert bench.pull.recv().startswith(b"packed ")
+
+
+def test_a_frame_that_waits_is_packed_once_and_a_newer_one_afresh(bench: Bench) -> None:
+    packed: list[int] = []
+
+    def pack(data: BytesLike) -> BytesLike:
+        packed.append(counter_of(bytes(data)))
+        return b"packed " + bytes(data)
+
+    bench.sender = SensorySender(bench.party, pack)
+    bench.port = 1  # nobody listens there
+    bench.connect()
+    for counter in (1, 2):
+        bench.offer(counter)
+        for _ in range(3):
+            bench.sender.send()
+    assert packed == [1, 2]
 
 
 def test_the_link_is_told_of_memory_that_it_has_to_give_back(bench: Bench) -> None:
