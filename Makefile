@@ -6,6 +6,7 @@ VENV ?= .venv
 DEMO_SECONDS ?= 15
 PYTEST_ARGS ?=
 ENGINE_ARGS ?=
+BOARD_ARGS ?=
 PY := $(VENV)/bin/python
 PORTABLE_PATH := .:shared
 
@@ -13,11 +14,13 @@ PORTABLE_PATH := .:shared
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-.PHONY: help demo engine test test-fast check generate clean
+.PHONY: help demo engine boards-emulated test test-fast check generate clean
 
 help:
 	@echo "make demo       a MicroPython board balances a pole, held by a brain on this machine"
 	@echo "make engine     the real FEAGI engine, until Ctrl-C       (ENGINE_ARGS='--genome essential')"
+	@echo "make boards-emulated   MicroPython on an emulated Cortex-M3, until Ctrl-C"
+	@echo "                (BOARD_ARGS='--program main.py --port ./board')"
 	@echo "make test       every test                                (PYTEST_ARGS='-k link' to choose)"
 	@echo "make test-fast  what runs in under two minutes"
 	@echo "make check      lint, format, types, import rules, portable compile, generated files"
@@ -31,6 +34,9 @@ demo: $(VENV)/.ready-demo
 # The engine brings its own libraries: an interpreter with pip is all it takes.
 engine: $(VENV)/.made
 	$(PY) -m tools.engine $(ENGINE_ARGS)
+
+boards-emulated: $(VENV)/.ready-boards
+	$(PY) -m tools.emulation $(BOARD_ARGS)
 
 test: $(VENV)/.ready-test
 	$(PY) -m pytest $(PYTEST_ARGS)

@@ -39,6 +39,7 @@ NAMES = [
     "architecture.md",
     "board-link.md",
     "configuration.md",
+    "emulated-boards.md",
     "real-engine.md",
     "telemetry.md",
     "troubleshooting.md",

@@ -103,7 +103,10 @@ def test_wheel_holds_three_packages_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     top = {name.partition("/")[0] for name in names}
-    assert {name for name in top if not name.endswith(".dist-info")} == set(PUBLIC)
+    assert {name for name in top if not name.endswith((".dist-info", ".data"))} == set(PUBLIC)
+    data = {name.partition(".data/")[2] for name in names if ".data/" in name}
+    files = (ROOT / "boards").glob("*.toml")
+    assert data == {f"data/share/feagi-io/boards/{path.name}" for path in files}
     for package in PUBLIC:
         assert f"{package}/__init__.py" in names
         assert f"{package}/py.typed" in names

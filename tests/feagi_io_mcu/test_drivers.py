@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drivers. StdioDriver runs on real pipes and PTYs here and under MicroPython in the end-to-end
-tests. UartDriver meets a stand-in for machine.UART: the Unix port has no UART, and the emulated
-boards that have one are not part of this suite yet."""
+tests. UartDriver meets a stand-in for machine.UART here, and the real one of an emulated board in
+tests/emulated."""
 
 from __future__ import annotations
 
@@ -112,6 +112,67 @@ def test_uart_recv_bytes_keeps_its_deadline(uart: UartDriver) -> None:
     assert uart.recv_bytes(buf, timeout_ms=3) == E_TIMEOUT
     made.inward += b"xyz"
     assert uart.recv_bytes(buf, timeout_ms=3) == 3
+
+
+def test_uart_writes_what_fits_into_the_ring_and_waits_for_the_line_to_take_it(
+    uart: UartDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made,) = StandInUart.made
+    made.room = 10_000  # a real one takes all, in its own time
+    now = 1000
+    monkeypatch.setattr("feagi_io_mcu.drivers.uart.ticks", lambda: now)
+    data = bytearray(range(256)) * 3
+    assert made.settings["txbuf"] == uart.txbuf == 256
+    first = uart.write_some(data, 0, 700)
+    assert 230 <= first <= 256
+    assert uart.write_some(data, first, 700) == 0, "the ring is full"
+    now += 10
+    second = uart.write_some(data, first, 700)
+    assert 100 <= second <= 115, "ten milliseconds of 115200 baud"
+    now += 1_000_000_000
+    assert uart.write_some(data, 0, 700) == first, "all of it is long gone"
+    assert made.outward == data[: first + second] + data[:first]
+
+
+def test_uart_learns_from_a_write_that_waited(
+    uart: UartDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made,) = StandInUart.made
+    now = 1000
+    monkeypatch.setattr("feagi_io_mcu.drivers.uart.ticks", lambda: now)
+
+    def slow(buf: bytearray, start: int, n: int) -> int:
+        nonlocal now
+        now += 7
+        return n
+
+    made.write = slow  # type: ignore[method-assign]
+    data = bytearray(600)
+    assert uart.write_some(data, 0, 20) == 20
+    assert uart.write_some(data, 20, 500) == 0, "it waited, so it is full"
+    now += 5
+    assert 40 <= uart.write_some(data, 20, 500) <= 60, "what five milliseconds take"
+
+
+def test_uart_of_a_port_without_a_sending_ring_is_given_little_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class NoRing(StandInUart):
+        def __init__(self, number: int, baudrate: int, **settings: Any) -> None:
+            if "txbuf" in settings:
+                raise TypeError("extra keyword arguments given")
+            super().__init__(number, baudrate, **settings)
+            self.room = 1000
+
+    machine = types.ModuleType("machine")
+    machine.UART = NoRing  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "machine", machine)
+    monkeypatch.setattr("feagi_io_mcu.drivers.uart.ticks", lambda: 5)
+    driver = UartDriver(2)
+    driver.init()
+    assert driver.write_some(bytearray(100), 0, 100) == 16
+    assert driver.write_some(bytearray(100), 16, 84) == 0
+    driver.deinit()
 
 
 def test_uart_after_deinit_moves_nothing(uart: UartDriver) -> None:

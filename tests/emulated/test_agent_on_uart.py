@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agent and UartDriver on a real machine.UART, against our bridge on the host."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.emulated.agent_host import DEADLINE_S, EYES, Host, counts, start_program
+from tools.emulation import Cortex
+
+pytestmark = [pytest.mark.micropython, pytest.mark.slow]
+
+# A byte takes 87 us at 115200 baud; whoever waited for a frame of 558 bytes would need 48 ms.
+# The board's clock counts instructions: a busy machine does not lengthen a step.
+LONGEST_STEP_US = 15_000
+
+
+def test_sensors_reach_the_host_and_motors_the_board(board: Cortex) -> None:
+    start_program(board)
+    with Host(board.uarts[1]) as host:
+        up = host.ups.get(timeout=DEADLINE_S)
+        assert up.declaration.name == "emulated"
+        assert "micropython 1.25" in up.declaration.firmware
+        assert [unit.cortical_id for unit in up.declaration.sensors] == [EYES]
+        host.until(lambda voxels: len(voxels) == 32)
+        # What the wheels are told is what the first two eyes see: full ahead, full back.
+        host.move(0, 8)
+        host.until(lambda voxels: (voxels[0], voxels[1]) == (0, 7))
+        host.move(8, 0)
+        host.until(lambda voxels: (voxels[0], voxels[1]) == (7, 0))
+        (status,) = host.bridge.status()
+        assert status["state"] == "CONNECTED"
+        values, _, longest_us, steps, frames, late = counts(board)
+    print(f"{steps} steps, longest {longest_us} us; {frames} frames, {late} late")
+    assert values >= 4
+    assert frames > 0
+    assert longest_us < LONGEST_STEP_US, "a step waited for the line"
+
+
+def test_a_host_that_goes_away_leaves_actuators_safe_and_finds_the_board_again(
+    board: Cortex,
+) -> None:
+    start_program(board)
+    with Host(board.uarts[1]) as host:
+        host.ups.get(timeout=DEADLINE_S)
+        host.move(0, 0)
+        host.until(lambda voxels: voxels[0] == 0)
+    with Host(board.uarts[1]) as host:
+        host.ups.get(timeout=DEADLINE_S)
+        host.until(lambda voxels: len(voxels) == 32)
+        assert counts(board)[1] >= 1, "no fail-safe"
+
+
+def test_a_reset_in_mid_frame_is_a_new_session(board: Cortex) -> None:
+    start_program(board)
+    with Host(board.uarts[1]) as host:
+        host.ups.get(timeout=DEADLINE_S)
+        host.until(lambda voxels: True)
+        board.reset()
+        start_program(board)
+        host.ups.get(timeout=DEADLINE_S)
+        host.until(lambda voxels: len(voxels) == 32)
+    counts(board)
