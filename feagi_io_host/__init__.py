@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         VisualizationReady,
     )
     from feagi_io_host.core.json_struct import FeagiJSON
+    from feagi_io_host.core.messages import ConnectionProtocol
     from feagi_io_host.core.pool import BufferPool, SharedFBC
     from feagi_io_host.core.signal import FeagiSignal
     from feagi_io_host.core.types import (
@@ -60,6 +61,7 @@ _HOMES = {
     "BoardBridge": "bridge",
     "BufferPool": "core.pool",
     "BurstEngine": "burst.engine",
+    "ConnectionProtocol": "core.messages",
     "CorticalID": "core.types",
     "CorticalMappedXYZPNeuronVoxels": "core.voxels",
     "DeclaredUnit": "core.units",
@@ -101,6 +103,7 @@ __all__ = [
     "BoardBridge",
     "BufferPool",
     "BurstEngine",
+    "ConnectionProtocol",
     "CorticalID",
     "CorticalMappedXYZPNeuronVoxels",
     "DeclaredUnit",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from typing import Any, Final
 
 from feagi_io_host.core.compression import CompressionMode
@@ -31,6 +32,11 @@ _URLS: Final = {
     StreamType.SENSORY: "zmq.sensory",
     StreamType.MOTOR: "zmq.motor",
     StreamType.VISUALIZATION: "zmq.viz",
+}
+
+_NOT_OVER_UDP: Final = {
+    StreamType.CONTROL: "agents could not rely on any answer",
+    StreamType.MOTOR: "a robot would not get a command, and its brain not know",
 }
 
 
@@ -131,7 +137,11 @@ def _add(
 
 
 def _settings_of(name: str, config: PNSConfig, streams: Iterable[StreamType]) -> dict[str, Any]:
-    """What a transport is told of the streams that it carries. Only ZMQ has anything to set."""
+    """What a transport is told of the streams that it carries, where there is anything to set."""
+    if name == "udp":
+        return _udp_settings(config, streams)
+    if name == "shm":
+        return {field.name: getattr(config.shm, field.name) for field in fields(config.shm)}
     if name != "zmq":
         return {}
     places = {stream: _place(config, stream) for stream in streams}
@@ -159,8 +169,43 @@ def _settings_of(name: str, config: PNSConfig, streams: Iterable[StreamType]) ->
     return settings
 
 
+def _udp_settings(config: PNSConfig, streams: Iterable[StreamType]) -> dict[str, Any]:
+    for stream, why in _NOT_OVER_UDP.items():
+        if stream in streams:
+            setting = f"transport.{stream.value}"
+            raise ConfigError(
+                f"{setting} is 'udp' ({config.origin_of(setting)}), which loses some of what it "
+                f"carries: {why}. Name zmq there"
+            )
+    udp = config.udp
+    host, port = _place(config, StreamType.VISUALIZATION)[0], 0
+    if udp.endpoint is not None:
+        host, port = _host_and_port(udp.endpoint)
+    settings: dict[str, Any] = {
+        "address": host,
+        "port": port,
+        "advertised_address": udp.advertised_address or config.zmq.advertised_address,
+        "open_to_everybody": config.auth.open_to_everybody,
+        "check": udp.check,
+        "datagram_bytes": udp.datagram_bytes,
+        "oversize": udp.oversize,
+        "parity_group": udp.parity_group,
+        "buffer_bytes": udp.buffer_bytes,
+        "bytes_per_s": float(udp.bytes_per_s),
+        "multicast_ttl": udp.multicast_ttl,
+        "multicast_interface": udp.multicast_interface,
+    }
+    if udp.multicast is not None:
+        settings["multicast_group"], settings["multicast_port"] = _host_and_port(udp.multicast)
+    packs = config.compression.mode is not CompressionMode.OFF
+    return {"settings": settings, **({"compression": config.compression} if packs else {})}
+
+
 def _place(config: PNSConfig, stream: StreamType) -> tuple[str, int]:
     """Host and port of a stream's URL, which the configuration has checked."""
-    url: str = getattr(config.zmq, _URLS[stream].partition(".")[2])
-    host, _, port = url.removeprefix("tcp://").rpartition(":")
+    return _host_and_port(getattr(config.zmq, _URLS[stream].partition(".")[2]))
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    host, _, port = url.partition("://")[2].rpartition(":")
     return host.strip("[]"), 0 if port == "*" else int(port)

@@ -20,8 +20,10 @@ import gc
 import importlib
 import io
 import os
+import re
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -47,6 +49,8 @@ settings.load_profile("steady")
 THREAD_GRACE_S = 1.0
 SHM = Path("/dev/shm")
 FD = Path("/proc/self/fd")
+# What this library names its segments and sockets: with the process that made them.
+SEGMENT = re.compile(r"feagi-io-([0-9]+)-[0-9a-f]{32}(?:\.sock)?")
 
 _failed = pytest.StashKey[bool]()
 _thread_origin: weakref.WeakKeyDictionary[threading.Thread, str] = weakref.WeakKeyDictionary()
@@ -54,6 +58,7 @@ _loop_origin: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, str] = (
     weakref.WeakKeyDictionary()
 )
 _abandoned_tasks: list[str] = []
+_started: set[int] = set()  # every process that this one started, the dead ones too
 
 
 def _caller() -> str:
@@ -75,11 +80,14 @@ def _task_text(task: asyncio.Task[Any]) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _origins() -> Iterator[None]:
-    """Note where threads and loops come from, and the tasks that `asyncio.run` has to cancel."""
+    """Note where threads and loops come from, the tasks that `asyncio.run` has to cancel, and
+    which processes are started."""
     patch = pytest.MonkeyPatch()
     thread_start = threading.Thread.start
     loop_init = asyncio.BaseEventLoop.__init__
     runner_close = asyncio.Runner.close
+    popen_init = subprocess.Popen.__init__
+    fork = os.fork
 
     def start(self: threading.Thread) -> None:
         _thread_origin[self] = _caller()
@@ -96,6 +104,17 @@ def _origins() -> Iterator[None]:
             _abandoned_tasks.extend(_task_text(task) for task in asyncio.all_tasks(loop))
         runner_close(self)
 
+    def popen(self: subprocess.Popen[Any], *arguments: Any, **options: Any) -> None:
+        popen_init(self, *arguments, **options)
+        _started.add(self.pid)
+
+    def forked() -> int:
+        pid = fork()
+        _started.add(pid)
+        return pid
+
+    patch.setattr(subprocess.Popen, "__init__", popen)
+    patch.setattr(os, "fork", forked)
     patch.setattr(threading.Thread, "start", start)
     patch.setattr(asyncio.BaseEventLoop, "__init__", init)
     patch.setattr(asyncio.Runner, "close", close)
@@ -154,8 +173,22 @@ def _segments() -> frozenset[str]:
     return frozenset(os.listdir(SHM)) if SHM.exists() else frozenset()
 
 
+def _line_of(pid: int) -> Iterator[int]:
+    """A living process, who started it, and so on up."""
+    while pid > 0:
+        yield pid
+        try:
+            pid = int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return
+
+
 def _of_another_process(segment: str) -> bool:
-    """True when a process outside this one's family holds the segment: another test run's."""
+    """True when a process outside this one's family made or holds it: another test run's."""
+    named = SEGMENT.fullmatch(segment)
+    if named is not None:
+        pid = int(named[1])
+        return pid not in _started and os.getpid() not in _line_of(pid)
     family = {os.getpid(), *_children()}
     path = str(SHM / segment)
     for name in os.listdir("/proc") if Path("/proc").exists() else ():

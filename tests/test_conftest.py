@@ -113,6 +113,36 @@ def test_program(require):
     assert "/" in require("sh")
 """
 
+NAMED_SEGMENTS = """
+import os, subprocess, sys
+from pathlib import Path
+import pytest
+
+kept = []
+
+@pytest.fixture(scope="session", autouse=True)
+def end_what_leaked():
+    yield
+    for path in kept:
+        path.unlink()
+
+def leave(pid, digit):
+    path = Path(f"/dev/shm/feagi-io-{pid}-" + digit * 32 + ".sock")
+    path.touch()
+    kept.append(path)
+
+def test_mine():
+    leave(os.getpid(), "a")
+
+def test_of_a_child_that_is_dead():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    leave(child.pid, "b")
+
+def test_of_a_process_beside_this_one():
+    leave(os.getppid(), "c")
+"""
+
 MODULE_FIXTURE = """
 import socket
 import pytest
@@ -161,6 +191,15 @@ def test_each_kind_of_leak_fails_its_test(inner: pytest.Pytester) -> None:
         r"left-by-failure",
     ):
         assert leaked in text, leaked
+
+
+def test_segments_named_by_other_processes_are_not_this_runs(inner: pytest.Pytester) -> None:
+    result = run(inner, NAMED_SEGMENTS)
+    result.assert_outcomes(passed=3, errors=2)
+    text = result.stdout.str()
+    assert f"{'a' * 32}.sock" in text
+    assert f"{'b' * 32}.sock" in text
+    assert f"{'c' * 32}.sock" not in text
 
 
 def test_a_clean_test_passes(inner: pytest.Pytester) -> None:

@@ -43,6 +43,8 @@ NAMES = [
     "real-engine.md",
     "telemetry.md",
     "troubleshooting.md",
+    "tuning.md",
+    "which-transport.md",
     "wire-format.md",
 ]
 BITS_PER_BYTE = 10  # 8N1

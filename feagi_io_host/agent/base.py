@@ -16,7 +16,7 @@ from feagi_io_host.core.container import FeagiByteContainer
 from feagi_io_host.core.delivery import DeliveryRule
 from feagi_io_host.core.errors import ClosedError, DeliveryTimeoutError, LocalError
 from feagi_io_host.core.heartbeat import HeartbeatTiming
-from feagi_io_host.core.messages import AUTH_TOKEN_BYTES, RegistrationRequest
+from feagi_io_host.core.messages import AUTH_TOKEN_BYTES, ConnectionProtocol, RegistrationRequest
 from feagi_io_host.core.pool import BufferPool, SharedFBC
 from feagi_io_host.core.signal import FeagiSignal, SignalHandle
 from feagi_io_host.core.types import AgentDescriptor, StreamType
@@ -50,11 +50,14 @@ class AgentBase:
         heartbeat: HeartbeatTiming | None,
         delivery: Mapping[StreamType, DeliveryRule],
         max_frame_bytes: int,
+        streams_over: ConnectionProtocol | None,
     ) -> None:
         self.descriptor = descriptor
         self.capabilities = capabilities
         self.registration = registration
         self.max_frame_bytes = max_frame_bytes
+        self.streams_over = registry.agent_protocol(registration, streams_over)
+        """What the agent asks for its streams over."""
         self.pool = BufferPool()
         """Where `send_sensory` takes its memory. To encode in place and copy nothing: acquire a
         container here, fill what its `reserve_xyzp` gives, share it, and send that."""
@@ -64,7 +67,7 @@ class AgentBase:
             RegistrationRequest(
                 descriptor,
                 capabilities,
-                registry.agent_protocol(registration),
+                self.streams_over,
                 bytes(AUTH_TOKEN_BYTES) if token is None else token,
             ),
             [stream for flag, stream in _INBOUND.items() if flag in capabilities],
@@ -102,7 +105,9 @@ class AgentBase:
         """A snapshot as plain data: `state`, `registrations` (how often it was let in),
         `control_ignored` (control messages that made no sense), and for `sensory`, `motor` and
         `visualization`: `sent` (handed in at the sender's side of this agent), `delivered`,
-        `bytes`, `dropped` by reason and `queued`; `pool` as `BufferPool.counters` has it."""
+        `bytes`, `dropped` by reason and `queued`, and `stream_end` for one that goes over another
+        system than the registration: what this end of it counted, a second old at most; `pool` as
+        `BufferPool.counters` has it."""
         return {**self._conversation.snapshot(), "pool": self.pool.counters()}
 
     def __repr__(self) -> str:

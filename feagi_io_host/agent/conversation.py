@@ -47,8 +47,10 @@ from feagi_io_host.core.errors import (
 )
 from feagi_io_host.core.heartbeat import HeartbeatTiming
 from feagi_io_host.core.messages import (
+    ConnectionProtocol,
     HealthCheckRequest,
     HealthReport,
+    RefusalReason,
     RegistrationRequest,
     TimestepChange,
     TimestepChangeAnswer,
@@ -107,6 +109,7 @@ class Conversation(AgentStreams):
         self.trouble = ""
         """What ended the connection to the server last, in words; empty when nothing did."""
         self._server = server
+        self._protocol = request.protocol
         self._client = RegistrationClient(
             request, jitter=random.random, timing=timing, heartbeat=heartbeat
         )
@@ -278,11 +281,12 @@ class Conversation(AgentStreams):
     # -- for the link: LinkParty --------------------------------------------------------------
 
     def turn(self) -> Sequence[ClientAction]:
-        """Carry out requests, then what is due."""
+        """Carry out requests, then what is due. What a request brings about is told before the next
+        one begins: who connects right after an agent has left must not hear that it has left."""
         actions: list[ClientAction] = []
         client = self._client
         now_s = self._clock()
-        while self._requests:
+        while self._requests and not actions:
             request = self._requests.popleft()
             try:
                 actions += request.run(now_s)
@@ -408,12 +412,25 @@ class Conversation(AgentStreams):
 
     def _failure_of(self, reason: str) -> FeagiIOError:
         refusal = self._client.refusal
+        if refusal is RefusalReason.INVALID_REQUEST:
+            reason += self._advice_on_protocol("refuses")
         if refusal is not None:
             return RegistrationRefusedError(f"{self._server}: {reason}", refusal.value)
         if self._client.agent_id != bytes(len(self._client.agent_id)):
             return RegistrationRefusedError(f"{self._server}: {reason}")
         return DeliveryTimeoutError(
             f"{self._server}: {reason}; is a FEAGI engine or PNS listening there?"
+            f"{self._advice_on_protocol('does not answer')}"
+        )
+
+    def _advice_on_protocol(self, what: str) -> str:
+        """The likely reason when more than ZMQ was asked for; the real engine has nothing else."""
+        if self._protocol is ConnectionProtocol.ZMQ:
+            return ""
+        asked = self._protocol.value
+        return (
+            f". The streams were asked for over {asked}: a server that carries none so, such as "
+            f"the real engine, {what}; leave streams_over out there"
         )
 
     def _note_configuration(self, accepted: bool) -> None:

@@ -26,6 +26,7 @@ from feagi_io_host.core.delivery import DELIVERY_TABLE, DeliveryRule, OnFull
 from feagi_io_host.core.errors import ClosedError, LocalError
 from feagi_io_host.core.heartbeat import HeartbeatTiming
 from feagi_io_host.core.messages import (
+    ConnectionProtocol,
     HealthCheckRequest,
     HealthReport,
     TimestepChange,
@@ -43,8 +44,10 @@ class FeagiAgent(AgentBase):
     """An agent at a PNS of this library or at the real FEAGI engine.
 
     `registration` is where the server lets agents register, such as tcp://host:30001; `token` its
-    32 bytes, if it wants one. `settings` are further keyword arguments of the link, which depend
-    on the scheme. Raises ConfigError for an address that cannot be one.
+    32 bytes, if it wants one. `streams_over` asks for the streams over UDP or shared memory, where
+    the server carries some of them so; None is for the system of the address, as the real engine
+    has them. `settings` are further keyword arguments of the link, which depend on the scheme.
+    Raises ConfigError for an address that cannot be one, and for `streams_over` another system.
 
     Between `connect` and `close` a thread of its own keeps the agent in: it sends heartbeats, and
     when the server is restarted, forgets the agent or loads a genome it registers and configures
@@ -68,6 +71,7 @@ class FeagiAgent(AgentBase):
         heartbeat: HeartbeatTiming | None = None,
         delivery: Mapping[StreamType, DeliveryRule] = DELIVERY_TABLE,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        streams_over: ConnectionProtocol | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(
@@ -80,9 +84,14 @@ class FeagiAgent(AgentBase):
             heartbeat=heartbeat,
             delivery=delivery,
             max_frame_bytes=max_frame_bytes,
+            streams_over=streams_over,
         )
         self._link = registry.agent_link(
-            registration, self._conversation, max_frame_bytes=max_frame_bytes, **settings
+            registration,
+            self._conversation,
+            max_frame_bytes=max_frame_bytes,
+            streams_over=self.streams_over,
+            **settings,
         )
         self._conversation.lead_to(self._link)
 

@@ -8,7 +8,7 @@ up, so that nobody waits there for what cannot come; a new attempt opens new one
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from feagi_io_host.blocking.channels import BoundedChannel
@@ -61,6 +61,7 @@ class AgentStreams:
             stream: StreamCounters()
             for stream in (StreamType.SENSORY, StreamType.MOTOR, StreamType.VISUALIZATION)
         }
+        self._end_counters: dict[StreamType, dict[str, int]] = {}
         self._make_inbox = make_inbox
         self._inboxes = {stream: make_inbox(stream) for stream in inbound}
         self._outbox: BoundedChannel[SharedFBC] = BoundedChannel.for_rule(
@@ -96,6 +97,8 @@ class AgentStreams:
                 row["queued"] = len(channel)
                 for reason, frames in channel.drops_by_reason().items():
                     row["dropped"][reason] = row["dropped"].get(reason, 0) + frames
+            if stream in self._end_counters:
+                row["stream_end"] = dict(self._end_counters[stream])
             rows[stream.value] = row
         return rows
 
@@ -121,6 +124,10 @@ class AgentStreams:
         """Something that was no single message."""
         self.counters[stream].count_sent(size_bytes)
         self.counters[stream].count_dropped("damaged")
+
+    def stream_end_counted(self, stream: StreamType, counters: Mapping[str, int]) -> None:
+        """What the ends of a stream that goes over another system have counted so far."""
+        self._end_counters[stream] = dict(counters)
 
     @property
     def has_sensory(self) -> bool:

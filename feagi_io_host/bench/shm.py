@@ -22,6 +22,7 @@ from typing import Final
 
 import numpy as np
 
+from feagi_io_host.bench import shm_soak
 from feagi_io_host.bench.runner import Case, Row, measure
 from feagi_io_host.core.voxels import U8Array
 from feagi_io_host.transports.shm.direct import ShmDirectReader, ShmDirectTransport
@@ -199,8 +200,9 @@ def _direct_row(*, quick: bool) -> list[Row]:
     return rows
 
 
-def run(quick: bool = False) -> list[Row]:
-    """All rows of the shared-memory benchmark; `quick` takes fewer and shorter samples.
+def run(quick: bool = False, soak: bool = False) -> list[Row]:
+    """All rows of the shared-memory benchmark; `quick` takes fewer and shorter samples, `soak`
+    adds 30 seconds of bursts from a PNS to an agent's process, in each paradigm.
 
     One row that says why where there is no shared memory.
     """
@@ -210,4 +212,7 @@ def run(quick: bool = False) -> list[Row]:
     rows = []
     for neurons, max_ratio in _SIZES:
         rows += _fbc_rows(neurons, max_ratio, quick=quick)
-    return rows + _direct_row(quick=quick)
+    rows += _direct_row(quick=quick)
+    if soak:
+        rows += [shm_soak.soak(paradigm=paradigm) for paradigm in ("blocking", "nonblocking")]
+    return rows

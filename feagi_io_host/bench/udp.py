@@ -21,8 +21,8 @@ from typing import Final
 
 import numpy as np
 
+from feagi_io_host.bench import udp_soak
 from feagi_io_host.bench.runner import Row
-from feagi_io_host.bench.udp_soak import soak
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.udp.datagram import (
     DEFAULT_DATAGRAM_BYTES,
@@ -31,7 +31,7 @@ from feagi_io_host.transports.udp.datagram import (
     Seal,
 )
 from feagi_io_host.transports.udp.fragment import Fragmenter, FragmentSettings
-from feagi_io_host.transports.udp.ladder import BurstReceiver, BurstSender, Rung, probe
+from feagi_io_host.transports.udp.ladder import BurstReceiver, BurstSender, Pacer, Rung, probe
 from feagi_io_host.transports.udp.reassembly import Reassembler
 from feagi_io_host.transports.udp.sockets import size_buffer
 from feagi_io_host.transports.udp.vectors import (
@@ -48,8 +48,8 @@ ONE_BY_ONE: Final = "sendto + recv_into"
 _WAIT_S: Final = 1.0
 _ROUNDS: Final = 60
 _QUICK_ROUNDS: Final = 10
-_SOAK_S: Final = 30.0
-_QUICK_SOAK_S: Final = 2.0
+_GROWTH: Final = (1_000, 10_000, 100_000, 200_000, 1_000_000)
+_WINDOW_BYTES: Final = 4 << 20  # under way at most: what the receive buffer holds
 
 
 class LostError(Exception):
@@ -83,17 +83,27 @@ def _ours(
     seal = Seal(check, bytes(KEY_BYTES) if check is Check.TAG else None)
     fragmenter = Fragmenter(1, FragmentSettings(group=group), seal=seal)
     reassembler = Reassembler(seal=seal)
-    sender = BurstSender(sending, rungs[0])
+    # One window per turn, whatever the clock says: both ends are in this thread.
+    sender = BurstSender(sending, rungs[0], Pacer(_WINDOW_BYTES, _WINDOW_BYTES))
     receiver = BurstReceiver(receiving, rungs[1], DEFAULT_DATAGRAM_BYTES)
+    turn_s = 0.0
+
+    def send() -> None:
+        nonlocal turn_s
+        turn_s += 1.0
+        while sender.step(turn_s) == 0.0:
+            select.select([], [sending], [], _WAIT_S)
 
     def burst() -> None:
         made = fragmenter.fragment(StreamType.VISUALIZATION, frame)
         assert made is not None
         sender.begin(made)
-        while sender.step(0.0) is not None:
-            select.select([], [sending], [], _WAIT_S)
+        send()
         while True:
-            if not receiver.receive() and not select.select([receiving], [], [], _WAIT_S)[0]:
+            if not receiver.receive() and not sender.idle:
+                send()
+                continue
+            if not receiver.lengths and not select.select([receiving], [], [], _WAIT_S)[0]:
                 raise LostError(f"burst not whole: {reassembler.counters()}")
             whole = reassembler.receive_blocks(
                 receiver.blocks, receiver.lengths, receiver.segments, 0.0
@@ -114,12 +124,16 @@ def _bare(sockets: tuple[socket.socket, socket.socket], frame: memoryview) -> Ca
     chunk = size * segments_per_message(size)
     target = np.zeros(len(frame) + (1 << 16), np.uint8).data
 
+    window = _WINDOW_BYTES // chunk * chunk
+
     def burst() -> None:
-        for at in range(0, len(frame), chunk):
-            sending.sendmsg([frame[at : at + chunk]], control)
-        at = 0
-        while at < len(frame):
-            at += receiving.recvmsg_into([target[at : at + (1 << 16)]], 64)[0]
+        came = 0
+        for start in range(0, len(frame), window):
+            past = min(start + window, len(frame))
+            for at in range(start, past, chunk):
+                sending.sendmsg([frame[at : min(at + chunk, past)]], control)
+            while came < past:
+                came += receiving.recvmsg_into([target[came : came + (1 << 16)]], 64)[0]
 
     return burst
 
@@ -187,9 +201,26 @@ def _alternate(
     return rows
 
 
-def run(quick: bool = False) -> list[Row]:
-    """All rows of the UDP benchmark; `quick` takes fewer rounds."""
-    frame = np.random.default_rng(1).integers(0, 256, BURST_BYTES, np.uint8).data.toreadonly()
+def _frame_of(size: int) -> memoryview:
+    return np.random.default_rng(1).integers(0, 256, size, np.uint8).data.toreadonly()
+
+
+def _growth(rungs: tuple[Rung, Rung], quick: bool) -> list[Row]:
+    """How it grows with the size of a burst."""
+    rows = []
+    for neurons in _GROWTH:
+        frame = _frame_of(52 + 16 * neurons)
+        name = f"UDP burst, {neurons // 1000}K neurons, {len(frame) / 1e6:.3g} MB"
+        with _sockets() as mine, _sockets() as theirs:
+            contestants = {name: _ours(mine, frame, rungs), BARE: _bare(theirs, frame)}
+            rows += _alternate(contestants, [_Match(name, BARE)], quick)
+    return rows
+
+
+def run(quick: bool = False, soak: bool = False) -> list[Row]:
+    """All rows of the UDP benchmark; `quick` takes fewer rounds, `soak` adds the 30 seconds of 100
+    bursts a second from a PNS to an agent."""
+    frame = _frame_of(BURST_BYTES)
     able = probe()
     rungs = (able.send, able.receive)
     name = f"UDP burst {BURST_BYTES / 1e6:.1f} MB, {DEFAULT_DATAGRAM_BYTES} B, by {able.send.value}"
@@ -223,4 +254,8 @@ def run(quick: bool = False) -> list[Row]:
                 others[f"same, by {rung.value}"] = _ours(sockets(), frame, (rung, rung))
         matches = [_Match(other, name) for other in others]
         rows += _alternate({name: plain, **others}, matches, quick)
-    return [*rows, soak(_QUICK_SOAK_S if quick else _SOAK_S)]
+    if rungs == (Rung.SEGMENTS, Rung.SEGMENTS):
+        rows += _growth(rungs, quick)
+    if soak:
+        rows.append(udp_soak.soak())
+    return rows

@@ -266,6 +266,36 @@ def bench_zmq(
         _print_rows(rows.run(quick=quick), json_output)
 
 
+@bench_app.command("udp")
+def bench_udp(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, rougher figures.")] = False,
+    soak: Annotated[
+        bool, typer.Option("--soak", help="30 s of 200,000 neurons, 100 bursts a second, too.")
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Bursts as datagrams against bare loops on the same system calls."""
+    with _named_errors():
+        from feagi_io_host.bench import udp as rows
+
+        _print_rows(rows.run(quick=quick, soak=soak), json_output)
+
+
+@bench_app.command("shm")
+def bench_shm(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, rougher figures.")] = False,
+    soak: Annotated[
+        bool, typer.Option("--soak", help="Also 30 s of bursts in each paradigm.")
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Shared memory against a bare copy and a bare wake-up; 1K to 1M neurons."""
+    with _named_errors():
+        from feagi_io_host.bench import shm as rows
+
+        _print_rows(rows.run(quick=quick, soak=soak), json_output)
+
+
 def _print_rows(rows: list[Any], json_output: bool) -> None:
     from feagi_io_host.bench.runner import rows_as_json, rows_as_text
 

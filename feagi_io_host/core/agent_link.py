@@ -15,7 +15,7 @@ gives the agent something to do calls `wake` of the link, whoever gives it a fra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from feagi_io_host.core.client_actions import ClientAction
@@ -58,6 +58,10 @@ class LinkParty(Protocol):
 
     def frame_refused(self, stream: StreamType, size_bytes: int) -> None:
         """Something that was no single message has come on a stream, and was let go."""
+
+    def stream_end_counted(self, stream: StreamType, counters: Mapping[str, int]) -> None:
+        """What the StreamEnds of one stream have counted so far, all that there were together.
+        Told at each turn, and when one is closed."""
 
     def note(self, action: ClientAction) -> None:
         """This action was carried out, or is none for the link."""

@@ -62,6 +62,48 @@ class ZmqEndpoints:
 
 
 @dataclass(frozen=True, slots=True)
+class UdpStreams:
+    """How streams go over UDP, those of them for which `transport` says so.
+
+    `endpoint`: `udp://host:port` where agents find the PNS; None for the host of `zmq.viz` and any
+    free port. `advertised_address`: what they are told, None for that of `zmq`. `check`: what
+    stands in front of each datagram ("auto": a keyed tag, or nothing over loopback).
+    `datagram_bytes`: the largest datagram, 28 (IPv6: 48) below the path's MTU. `oversize`: what is
+    done with a frame that is larger: "drop", "fragment", or "compress" and fragment if need be.
+    `parity_group`: fragments that share one parity fragment, 0 for none. `buffer_bytes` is asked of
+    the system, `bytes_per_s` bounds what one agent is sent after the first 4 MiB of a burst.
+    `multicast`: `udp://group:port` where visualization goes once for all viewers, over so many
+    networks (`multicast_ttl`) and out of the interface with this address.
+    """
+
+    endpoint: str | None = None
+    advertised_address: str | None = None
+    check: str = "auto"
+    datagram_bytes: int = 1400
+    oversize: str = "compress"
+    parity_group: int = 0
+    buffer_bytes: int = 4 << 20
+    bytes_per_s: int = 4_000_000_000
+    multicast: str | None = None
+    multicast_ttl: int = 1
+    multicast_interface: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShmStreams:
+    """How shared memory is used, where `transport` names it.
+
+    `mode`: "fbc" for the streams alone; with "direct" there is also a ring of plain arrays, neuron
+    ids and potentials, of `direct_neurons` at most (see `ShmTransport.direct`). `motor_slots`:
+    motor frames that lie ready for each agent.
+    """
+
+    mode: str = "fbc"
+    direct_neurons: int = 1_000_000
+    motor_slots: int = 8
+
+
+@dataclass(frozen=True, slots=True)
 class StreamTransports:
     """The transport of each stream, by its name in the transport registry.
 
@@ -167,6 +209,8 @@ class PNSConfig:
     """
 
     zmq: ZmqEndpoints = ZmqEndpoints()
+    udp: UdpStreams = UdpStreams()
+    shm: ShmStreams = ShmStreams()
     transport: StreamTransports = StreamTransports()
     limits: PNSLimits = PNSLimits()
     auth: AuthSettings = AuthSettings()
@@ -193,11 +237,8 @@ class PNSConfig:
 
     @classmethod
     def udp_optimized(cls) -> PNSConfig:
-        """Visualization by a transport named `udp`, everything else over ZMQ.
-
-        This names the transport and no more: where none of that name is registered, a PNS of
-        this configuration cannot be made.
-        """
+        """Visualization over UDP for agents that ask for it, everything else over ZMQ, and for
+        all other agents that, too."""
         return cls._of({"transport.visualization": ("udp", "udp_optimized()")})
 
     @classmethod
@@ -280,6 +321,8 @@ class PNSConfig:
 
         return cls(
             zmq=ZmqEndpoints(**part("zmq")),
+            udp=UdpStreams(**part("udp")),
+            shm=ShmStreams(**part("shm")),
             transport=StreamTransports(**part("transport")),
             limits=PNSLimits(**part("limits")),
             auth=AuthSettings(**part("auth")),

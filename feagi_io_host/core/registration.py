@@ -29,7 +29,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from feagi_io_host.core.agent_registry import AgentRecord, AgentRegistry, Peer
 from feagi_io_host.core.agents import AgentCapabilities
@@ -74,6 +74,7 @@ from feagi_wire.const import AGENT_ID_BYTES
 _log = logging.getLogger("feagi_io.core")
 
 _SILENCE: Final = ServerOutcome()
+_Answer = TypeVar("_Answer")
 
 
 class _Session:
@@ -325,7 +326,9 @@ class RegistrationServer:
         self, session: _Session, message: HealthCheckRequest, now_s: float
     ) -> ServerOutcome:
         brain = self._brain
-        report = HealthReport(False, False, False) if brain is None else brain.health()
+        report = HealthReport(False, False, False) if brain is None else self._ask(brain.health)
+        if report is None:
+            return self._ignore(Ignored.BRAIN_FAILED)
         return self._answer(session, replace(report, connected_agents=len(self.registry)))
 
     def _tell_timestep(
@@ -333,19 +336,33 @@ class RegistrationServer:
     ) -> ServerOutcome:
         if self._brain is None:
             return self._ignore(Ignored.NO_BRAIN)
-        return self._answer(session, TimestepReport(self._brain.timestep_s()))
+        timestep_s = self._ask(self._brain.timestep_s)
+        if timestep_s is None:
+            return self._ignore(Ignored.BRAIN_FAILED)
+        return self._answer(session, TimestepReport(timestep_s))
 
     def _change_timestep(
         self, session: _Session, message: TimestepChange, now_s: float
     ) -> ServerOutcome:
-        changed = (
-            self._brain is not None
-            and message.timestep_s > 0.0
-            and self._brain.change_timestep(session.agent_id, message.timestep_s)
+        brain = self._brain
+        if brain is None or not message.timestep_s > 0.0:
+            return self._answer(session, TimestepChangeAnswer(False))
+        changed = self._ask(
+            lambda: bool(brain.change_timestep(session.agent_id, message.timestep_s))
         )
+        if changed is None:
+            return self._ignore(Ignored.BRAIN_FAILED)
         return self._answer(session, TimestepChangeAnswer(changed))
 
     # -- inside -------------------------------------------------------------------------------
+
+    def _ask(self, question: Callable[[], _Answer]) -> _Answer | None:
+        """What the brain says; None when it raised. One question must not end the service."""
+        try:
+            return question()
+        except Exception:
+            _log.exception("the brain failed at a question of an agent; it gets no answer")
+            return None
 
     def _knows_token(self, token: bytes) -> bool:
         return self._token is None or hmac.compare_digest(self._token, token)

@@ -52,6 +52,7 @@ class Ignored(enum.Enum):
     UNREADABLE = "unreadable"
     OUT_OF_PLACE = "out of place"  # in this state of the session; a doubled registration too
     NO_BRAIN = "no brain to ask"
+    BRAIN_FAILED = "brain failed"
 
 
 class EndpointAllocator(Protocol):
@@ -70,7 +71,8 @@ class EndpointAllocator(Protocol):
 
 
 class BrainControl(Protocol):
-    """What agents may ask the brain over the control channel. Nothing here may raise."""
+    """What agents may ask the brain over the control channel. What raises is logged, and the agent
+    gets no answer."""
 
     def health(self) -> HealthReport:
         """How the brain is."""

@@ -28,6 +28,7 @@ DEFAULT_HOST: Final = "127.0.0.1"
 _SHOWN_CHARS: Final = 120  # of a value in a message
 _U32_MAX: Final = (1 << 32) - 1
 _TCP: Final = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5}|\*)")
+_UDP: Final = re.compile(_TCP.pattern.replace("tcp", "udp"))
 _HOST: Final = re.compile(r"[0-9A-Fa-f:.]+|[A-Za-z0-9._-]+")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}(\.(blocking|nonblocking))?")
 _WORDS: Final = {"true": True, "false": False}
@@ -78,11 +79,20 @@ def _number(kind: type[int] | type[float], text: str) -> object:
         return text
 
 
-def _url(value: object) -> object:
-    match = _TCP.fullmatch(value) if isinstance(value, str) else None
+def _url(pattern: re.Pattern[str], value: object) -> object:
+    match = pattern.fullmatch(value) if isinstance(value, str) else None
     if match is None or (match[2] != "*" and int(match[2]) > 65535):
         raise ValueError
     return value
+
+
+def _words(*words: str) -> Kind:
+    def take(value: object) -> object:
+        if value not in words:
+            raise ValueError
+        return value
+
+    return Kind(" or ".join(repr(word) for word in words), take)
 
 
 def _host(value: object) -> object:
@@ -112,7 +122,12 @@ def _file(value: object) -> object:
     return Path(value)
 
 
-_URL: Final = Kind("a URL tcp://host:port, with a port from 0 to 65535 or *,", _url)
+_URL: Final = Kind(
+    "a URL tcp://host:port, with a port from 0 to 65535 or *,", functools.partial(_url, _TCP)
+)
+_UDP_URL: Final = Kind(
+    "a URL udp://host:port, with a port from 0 to 65535 or *,", functools.partial(_url, _UDP)
+)
 _ADDRESS: Final = Kind("the name or the IP address of a machine, without port,", _host)
 _FLAG: Final = Kind("true or false", _flag, lambda text: _WORDS.get(text, text))
 _TRANSPORT: Final = Kind(
@@ -130,6 +145,20 @@ SETTINGS: Final[Mapping[str, Kind]] = MappingProxyType(
         "zmq.viz": _URL,
         "zmq.sensory": _URL,
         "zmq.advertised_address": _ADDRESS,
+        "udp.endpoint": _UDP_URL,
+        "udp.advertised_address": _ADDRESS,
+        "udp.check": _words("auto", "none", "crc", "tag"),
+        "udp.datagram_bytes": _whole(96, 65507),
+        "udp.oversize": _words("drop", "fragment", "compress"),
+        "udp.parity_group": _whole(0, 255),
+        "udp.buffer_bytes": _whole(4096, 1 << 30),
+        "udp.bytes_per_s": _whole(1, 1 << 40),
+        "udp.multicast": _UDP_URL,
+        "udp.multicast_ttl": _whole(0, 255),
+        "udp.multicast_interface": _ADDRESS,
+        "shm.mode": _words("fbc", "direct"),
+        "shm.direct_neurons": _whole(1, 100_000_000),
+        "shm.motor_slots": _whole(2, 1024),
         "transport.control": _TRANSPORT,
         "transport.sensory": _TRANSPORT,
         "transport.motor": _TRANSPORT,
@@ -154,6 +183,10 @@ SETTINGS: Final[Mapping[str, Kind]] = MappingProxyType(
 OPTIONAL: Final = frozenset(
     {
         "zmq.advertised_address",
+        "udp.endpoint",
+        "udp.advertised_address",
+        "udp.multicast",
+        "udp.multicast_interface",
         "auth.token_file",
         "delivery.sensory.capacity",
         "delivery.motor.capacity",

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For tests of transports, one's own included: the contract, a stand-in host, a fake clock."""
+"""For tests of transports, one's own included: the contract, a stand-in host, a fake clock, bad
+networks."""
 
 from feagi_io_host.testing.cancellation import CancellationContract
 from feagi_io_host.testing.clock import FakeClock
 from feagi_io_host.testing.contract import TransportContract
 from feagi_io_host.testing.host import StandInHost
+from feagi_io_host.testing.proxy import Faults, UdpImpairmentProxy
 from feagi_io_host.testing.residue import Residue
 from feagi_io_host.testing.rig import AsyncRig, BlockingRig, Rig
 
@@ -13,8 +15,10 @@ __all__ = [
     "BlockingRig",
     "CancellationContract",
     "FakeClock",
+    "Faults",
     "Residue",
     "Rig",
     "StandInHost",
     "TransportContract",
+    "UdpImpairmentProxy",
 ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +16,16 @@ from typing import Final
 THREAD_GRACE_S: Final = 1.0
 _FDS: Final = Path("/proc/self/fd")
 _SHM: Final = Path("/dev/shm")
+# What this library names its segments and sockets: with the process that made them.
+_SEGMENT: Final = re.compile(r"feagi-io-([0-9]+)-[0-9a-f]{32}(?:\.sock)?")
 
 
 class Residue:
     """What the process holds at one moment; `since` says what has come on top of that.
 
-    Descriptors and segments are seen where /proc/self/fd and /dev/shm exist.
+    Descriptors and segments are seen where /proc/self/fd and /dev/shm exist. Of this library's
+    segments those count that this process or a living one under it has made: others belong to
+    programs that run beside it.
     """
 
     def __init__(self) -> None:
@@ -39,7 +45,11 @@ class Residue:
         for fd, target in _open_fds().items():
             if self._fds.get(fd) != target:
                 found.append(f"descriptor {fd} ({target})")
-        found += [f"shared memory {_SHM / name}" for name in _names(_SHM) - self._segments]
+        found += [
+            f"shared memory {_SHM / name}"
+            for name in _names(_SHM) - self._segments
+            if not _of_others(name)
+        ]
         return found
 
 
@@ -51,6 +61,21 @@ def _open_fds() -> dict[str, str]:
         except FileNotFoundError:
             continue  # the descriptor of the listing itself
     return found
+
+
+def _of_others(segment: str) -> bool:
+    named = _SEGMENT.fullmatch(segment)
+    return named is not None and os.getpid() not in _line_of(int(named[1]))
+
+
+def _line_of(pid: int) -> Iterator[int]:
+    """A living process, who started it, and so on up."""
+    while pid > 0:
+        yield pid
+        try:
+            pid = int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return
 
 
 def _names(folder: Path) -> frozenset[str]:

@@ -24,10 +24,11 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
 from feagi_io_host.blocking.transport import BlockingTransport
-from feagi_io_host.core.agent_link import AgentLink, AsyncAgentLink, LinkParty
+from feagi_io_host.core.agent_link import AgentLink, AsyncAgentLink, LinkParty, StreamEnd
 from feagi_io_host.core.carrier import AgentHost
 from feagi_io_host.core.errors import ConfigError
-from feagi_io_host.core.messages import ConnectionProtocol
+from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
+from feagi_io_host.core.types import StreamType
 from feagi_io_host.nonblocking.transport import NonBlockingTransport
 from feagi_io_host.transports.endpoint import LineParty, LineTransport
 
@@ -49,7 +50,9 @@ TRANSPORTS: Mapping[tuple[str, Paradigm], str] = MappingProxyType(
         ("virtual", "nonblocking"): "feagi_io_host.transports.virtual:AsyncVirtualTransport",
         ("zmq", "blocking"): "feagi_io_host.transports.zmq:ZmqTransport",
         ("zmq", "nonblocking"): "feagi_io_host.transports.zmq:AsyncZmqTransport",
+        ("udp", "nonblocking"): "feagi_io_host.transports.udp:UdpTransport",
         ("shm", "blocking"): "feagi_io_host.transports.shm:ShmTransport",
+        ("shm", "nonblocking"): "feagi_io_host.transports.shm:AsyncShmTransport",
     }
 )
 _PARADIGMS: Final[tuple[Paradigm, ...]] = ("blocking", "nonblocking")
@@ -71,6 +74,17 @@ AGENT_LINKS: Mapping[str, AgentLinks] = MappingProxyType(
             ConnectionProtocol.ZMQ,
             "feagi_io_host.transports.zmq.client:ZmqAgentLink",
             "feagi_io_host.transports.zmq.async_client:AsyncZmqAgentLink",
+        ),
+    }
+)
+
+# What a stream was asked for over -> how an agent opens its end of it, where that is another system
+# than its control link: "module:callable(url, stream, *, max_frame_bytes, ...) -> StreamEnd".
+STREAM_ENDS: Mapping[ConnectionProtocol, str] = MappingProxyType(
+    {
+        ConnectionProtocol.UDP: "feagi_io_host.transports.udp.stream_end:udp_stream_end",
+        ConnectionProtocol.SHARED_MEMORY: (
+            "feagi_io_host.transports.shm.stream_end:shm_stream_end"
         ),
     }
 )
@@ -98,21 +112,30 @@ def line_transport(address: str, party: LineParty, **settings: Any) -> LineTrans
     return make(address, party, **settings)
 
 
-def agent_protocol(address: str) -> ConnectionProtocol:
-    """How an agent that registers at `address` asks for its streams; ConfigError for an address
-    without a known scheme."""
-    return _links(address).protocol
+def agent_protocol(
+    address: str, streams_over: ConnectionProtocol | None = None
+) -> ConnectionProtocol:
+    """How an agent that registers at `address` asks for its streams: over the system of the address
+    where `streams_over` is None. ConfigError for an address without a known scheme, and for what no
+    agent here speaks beside it."""
+    own = _links(address).protocol
+    if streams_over is None or streams_over is own:
+        return own
+    if streams_over not in STREAM_ENDS:
+        known = ", ".join(protocol.value for protocol in (own, *STREAM_ENDS))
+        raise ConfigError(f"streams over {streams_over.value}; from {address} {known} can be had")
+    return streams_over
 
 
 def agent_link(address: str, party: LinkParty, **settings: Any) -> AgentLink:
     """The link from an agent to a server, for threads, not yet started.
 
-    `settings` are its keyword arguments. Raises ConfigError for an unknown scheme or an address
-    that cannot be one.
+    `settings` are its keyword arguments, `streams_over` among them: what the agent asks for its
+    streams over. Raises ConfigError for an unknown scheme or an address that cannot be one.
     """
     module, _, name = _links(address).blocking.partition(":")
     return cast("Callable[..., AgentLink]", getattr(import_module(module), name))(
-        address, party, **settings
+        address, party, stream_ends=stream_end, **settings
     )
 
 
@@ -120,7 +143,7 @@ def async_agent_link(address: str, party: LinkParty, **settings: Any) -> AsyncAg
     """The link for event loops; otherwise as `agent_link`."""
     module, _, name = _links(address).nonblocking.partition(":")
     return cast("Callable[..., AsyncAgentLink]", getattr(import_module(module), name))(
-        address, party, **settings
+        address, party, stream_ends=stream_end, **settings
     )
 
 
@@ -131,6 +154,27 @@ def _links(address: str) -> AgentLinks:
         known = ", ".join(f"{scheme}://" for scheme in AGENT_LINKS)
         raise ConfigError(f"server address {address[:80]!r}; one with {known} is needed")
     return links
+
+
+def stream_end(
+    endpoint: Endpoint, stream: StreamType, *, max_frame_bytes: int, **settings: Any
+) -> StreamEnd:
+    """An agent's end of a stream that the server has handed out at `endpoint`, opened.
+
+    `settings` are further keyword arguments of the system's own. Raises ConfigError for a protocol
+    without stream ends, FeagiDataError for an address that is none of the system's, RemoteError or
+    PortError when there is no getting there, LocalError when the system has nothing left.
+    """
+    place = STREAM_ENDS.get(endpoint.protocol)
+    if place is None:
+        known = ", ".join(protocol.value for protocol in STREAM_ENDS)
+        raise ConfigError(
+            f"a {stream.value} stream over {endpoint.protocol.value} cannot be opened beside "
+            f"another control link; known: {known}"
+        )
+    module, _, name = place.partition(":")
+    make = cast("Callable[..., StreamEnd]", getattr(import_module(module), name))
+    return make(endpoint.url, stream, max_frame_bytes=max_frame_bytes, **settings)
 
 
 def transport_names() -> Mapping[str, tuple[Paradigm, ...]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import socket
 import threading
@@ -13,11 +14,12 @@ from typing import Any
 import pytest
 
 from feagi_io_host.core.agents import AgentCapabilities
-from feagi_io_host.core.config import PNSConfig
+from feagi_io_host.core.config import AuthSettings, PNSConfig
 from feagi_io_host.core.container import FeagiByteContainer
 from feagi_io_host.core.errors import ClosedError, ConfigError, PortBusyError
 from feagi_io_host.core.events import SensoryData
 from feagi_io_host.core.messages import (
+    ConnectionProtocol,
     HealthCheckRequest,
     HealthReport,
     RefusalReason,
@@ -30,6 +32,7 @@ from feagi_io_host.core.types import AgentDescriptor, StreamType
 from feagi_io_host.create import create_pns, create_pns_with_config
 from feagi_io_host.pns import PNS
 from feagi_io_host.transports import registry
+from tests.feagi_io_host.transports.udp.far import Far
 from tests.feagi_io_host.transports.zmq.peer import DEADLINE_S, ControlPeer, ZmqPeer
 
 ROVER = AgentDescriptor("feagi-io tests", "rover", 1)
@@ -201,6 +204,92 @@ def test_a_transport_that_is_not_there_is_named_with_its_setting(
         create_pns_with_config(PNSConfig.udp_optimized())
     with pytest.raises(ConfigError, match=r"transport\.motor is 'mybus\.blocking'"):
         create_pns_with_config(config(transport__motor="mybus.blocking"))
+
+
+def udp_optimized(**more: object) -> PNSConfig:
+    """`PNSConfig.udp_optimized()` on ports of the system's choice."""
+    here = dataclasses.replace(PNSConfig.udp_optimized(), zmq=config(**more).zmq)
+    return dataclasses.replace(here, udp=config(**more).udp)
+
+
+@pytest.mark.parametrize("control", ["zmq.blocking", "zmq.nonblocking"])
+def test_udp_optimized_serves_who_asks_for_it_and_who_does_not(control: str) -> None:
+    settings = udp_optimized()
+    settings = dataclasses.replace(
+        settings, transport=dataclasses.replace(settings.transport, control=control)
+    )
+    settings = dataclasses.replace(
+        settings,
+        transport=dataclasses.replace(settings.transport, sensory=control, motor=control),
+    )
+    with create_pns_with_config(settings) as pns:
+        plain = connect(pns)  # as the real client asks
+        (url,) = [row["control_url"] for row in pns.endpoints if row["control_url"]]
+        asker = ControlPeer(url)
+        answer = asker.ask(
+            RegistrationRequest(
+                AgentDescriptor("feagi-io tests", "viewer", 1), EVERYTHING, ConnectionProtocol.UDP
+            )
+        )
+        assert isinstance(answer, RegistrationSuccess)
+        assert {capability: end.protocol.value for capability, end in answer.endpoints.items()} == {
+            AgentCapabilities.SEND_SENSOR_DATA: "Zmq",
+            AgentCapabilities.RECEIVE_MOTOR_DATA: "Zmq",
+            AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS: "Udp",
+        }
+        far = Far(
+            answer.endpoints[AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS].url,
+            StreamType.VISUALIZATION,
+        ).welcome()
+        try:
+            with frame(5) as fbc:
+                pns.publish_visualization(fbc)
+                assert counter_of(plain.receive_visualization(DEADLINE_S)) == 5
+                assert bytes(far.take()) == bytes(fbc.view)
+            rows = {row["transport"]: row["control"] for row in pns.telemetry()["transports"]}
+            (session,) = rows["udp"]["sessions"]
+            assert session["stream"] == "visualization"
+            assert session["peer"] is not None
+        finally:
+            plain.close()
+            asker.close()
+            far.close()
+    shown = pns.telemetry()["totals"]["visualization"]
+    assert (shown["sent"], shown["delivered"]) == (2, 2)
+
+
+def test_what_the_configuration_says_of_udp_reaches_it() -> None:
+    made = udp_optimized(
+        udp__endpoint="udp://127.0.0.1:0",
+        udp__check="tag",
+        udp__datagram_bytes=8972,
+        udp__oversize="fragment",
+        udp__parity_group=8,
+        udp__multicast="udp://239.1.2.3:5562",
+        udp__multicast_interface="127.0.0.1",
+    )
+    (carrier, _) = create_pns_with_config(made).transports
+    settings = getattr(carrier.transport, "settings")  # noqa: B009
+    assert (settings.address, settings.port) == ("127.0.0.1", 0)
+    assert (settings.agreed_check.value, settings.fragments.oversize.value) == ("tag", "fragment")
+    assert (settings.datagram_bytes, settings.parity_group) == (8972, 8)
+    assert (settings.group.group, settings.group.port) == ("239.1.2.3", 5562)
+    far_away = udp_optimized(
+        zmq__rest="tcp://0.0.0.0:0", zmq__motor="tcp://0.0.0.0:0",
+        zmq__sensory="tcp://0.0.0.0:0", zmq__viz="tcp://0.0.0.0:0",
+        zmq__advertised_address="10.0.0.7",
+    )  # fmt: skip
+    far_away = dataclasses.replace(far_away, auth=AuthSettings(open_to_everybody=True))
+    (carrier, _) = create_pns_with_config(far_away).transports
+    settings = getattr(carrier.transport, "settings")  # noqa: B009
+    assert (settings.address, settings.advertised) == ("0.0.0.0", "10.0.0.7")
+    assert settings.agreed_check.value == "tag"
+
+
+@pytest.mark.parametrize("stream", ["motor", "control"])
+def test_udp_is_not_for_what_must_arrive(stream: str) -> None:
+    with pytest.raises(ConfigError, match=rf"transport\.{stream} is 'udp'.*Name zmq there"):
+        create_pns_with_config(config(**{f"transport__{stream}": "udp"}))
 
 
 def test_what_cannot_be_had_together_is_refused() -> None:

@@ -16,11 +16,14 @@ from feagi_io_host.transports.shm.engine_ring import (
 )
 from feagi_io_host.transports.shm.header import ShmMode
 from feagi_io_host.transports.shm.names import why_unavailable
+from feagi_io_host.transports.shm.nonblocking_impl import AsyncShmTransport
 from feagi_io_host.transports.shm.reader import RingReader, ShmFrame, WriterState
 from feagi_io_host.transports.shm.ring import RingWriter, in_order, newest_wins
+from feagi_io_host.transports.shm.stream_end import shm_stream_end
 
 __all__ = [
     "ShmTransport",
+    "AsyncShmTransport",
     "ShmInvitation",
     "ShmAgent",
     "ShmMode",
@@ -39,4 +42,5 @@ __all__ = [
     "EngineLatestReader",
     "EngineLatestWriter",
     "why_unavailable",
+    "shm_stream_end",
 ]

@@ -13,10 +13,10 @@ from feagi_io_host.blocking.transport import DEFAULT_MAX_FRAME_BYTES
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.errors import FeagiDataError, LocalError
 from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.transports.shm.intake import SensoryLine
 from feagi_io_host.transports.shm.names import SHM_FOLDER
 from feagi_io_host.transports.shm.reader import RingReader, ShmFrame
 from feagi_io_host.transports.shm.ring import newest_wins
-from feagi_io_host.transports.shm.streams import SensoryLine
 
 
 class ShmAgent:
@@ -48,6 +48,12 @@ class ShmAgent:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def overtaken(self) -> int:
+        """Visualization frames that a newer one replaced in shared memory before they were
+        taken."""
+        return sum(reader.skipped for reader in self._readers.values())
 
     def send_sensory(self, frame: SharedFBC | bytes | memoryview) -> None:
         """Send what was sensed, in the place of what the host has not taken yet. Never waits.

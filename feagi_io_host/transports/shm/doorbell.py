@@ -4,7 +4,8 @@
 The creator listens on a unix socket beside the segment. A reader connects; the creator answers
 with a greeting and two eventfds:
 
-    data   the creator adds 1 for each frame; readable means there is something new
+    data   the creator adds 1 for each frame; readable means there is something new. In order it
+           is a semaphore: each look takes one, and it stays readable until all were taken
     taken  the reader adds 1 for each frame it has done with
 
 An eventfd's counter is kept by the kernel: a count that was read is ordered after all that was
@@ -129,14 +130,15 @@ class FarReader:
 
     __slots__ = ("data", "known", "sent", "socket", "taken", "taken_fd")
 
-    def __init__(self, connection: socket.socket, sequence: int) -> None:
+    def __init__(self, connection: socket.socket, sequence: int, *, one_by_one: bool) -> None:
         """Greets the reader; OSError when that fails (the connection is closed then)."""
+        kind = os.EFD_SEMAPHORE if one_by_one else 0
         self.socket = connection
         self.sent = 0
         self.taken = 0
         self.data = self.taken_fd = -1
         try:
-            self.data = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self.data = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | kind)
             self.taken_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             greeting = GREETING.pack(_GREETING_MARK, sequence)
             socket.send_fds(connection, [greeting], [self.data, self.taken_fd])
@@ -200,16 +202,19 @@ class ReaderEnd:
         """For an event loop to watch."""
         return self._epoll.fileno()
 
-    def look(self, timeout_s: float | None = 0.0) -> None:
+    def look(self, timeout_s: float | None = 0.0, *, count: bool = True) -> None:
         """Take in what there is, waiting up to `timeout_s` (None: for ever) for something.
 
-        Raises RemoteError for a greeting that is none.
+        Without `count`, announcements are left for the next look. Raises RemoteError for a greeting
+        that is none.
         """
         for fd, _ in self._epoll.poll(timeout_s):
             if fd == self._data:
+                if not count:
+                    continue
                 self.arrived += os.eventfd_read(fd)  # readable, and nobody else reads it
             elif fd == self._socket.fileno():
-                self._listen()
+                self._listen(count)
 
     def took(self) -> None:
         """Tell the creator that one frame is done with."""
@@ -230,7 +235,7 @@ class ReaderEnd:
                 os.close(fd)
         self._data = self._taken = self._interrupt = -1
 
-    def _listen(self) -> None:
+    def _listen(self, count: bool) -> None:
         try:
             said, fds, _, _ = socket.recv_fds(self._socket, GREETING.size, 2)
         except BlockingIOError:
@@ -255,8 +260,9 @@ class ReaderEnd:
         self.greeted_at = sequence
         self._epoll.register(self._data, select.EPOLLIN)
         # What was announced since then counts as being there already.
-        with contextlib.suppress(BlockingIOError):
-            self.arrived += os.eventfd_read(self._data)
+        if count:
+            with contextlib.suppress(BlockingIOError):
+                self.arrived += os.eventfd_read(self._data)
 
 
 def _is_eventfd(fd: int) -> bool:

@@ -19,8 +19,8 @@ SHM_FOLDER: Final = Path("/dev/shm")
 SCHEME: Final = "shm://"
 PREFIX: Final = "feagi-io-"
 SOCKET_SUFFIX: Final = ".sock"
-NAME_BYTES: Final = len(PREFIX) + 32
-NAME: Final = re.compile(PREFIX + r"[0-9a-f]{32}")
+MOST_NAME_BYTES: Final = len(PREFIX) + 10 + 1 + 32
+NAME: Final = re.compile(PREFIX + r"[0-9]{1,10}-[0-9a-f]{32}")
 
 
 def why_unavailable(folder: Path = SHM_FOLDER) -> str | None:
@@ -44,12 +44,15 @@ def refuse_if_unavailable(folder: Path = SHM_FOLDER) -> None:
 
 
 def new_name() -> str:
-    """A name that nobody can guess."""
-    return PREFIX + secrets.token_hex(16)
+    """A name that nobody can guess. It begins with the process that made it, for people and tests
+    who look into the folder; nothing here relies on that."""
+    return f"{PREFIX}{os.getpid()}-{secrets.token_hex(16)}"
 
 
 def name_from_url(url: str) -> str:
     """The name in `shm://<name>`; RemoteError for anything else: it is part of a path."""
     if url.startswith(SCHEME) and NAME.fullmatch(url[len(SCHEME) :]):
         return url[len(SCHEME) :]
-    raise RemoteError(f"{url[:80]!r} names no shared memory: {SCHEME}{PREFIX}<32 hex digits> does")
+    raise RemoteError(
+        f"{url[:80]!r} names no shared memory; expected {SCHEME}{PREFIX}<pid>-<32 hex digits>"
+    )

@@ -158,7 +158,7 @@ class RingReader:
     def writer_state(self, silent_after_s: float = _SILENT_AFTER_S) -> WriterState:
         """How the writer is. Raises ClosedError."""
         with _Use(self):
-            self._end.look()
+            self._end.look(count=False)  # a frame that is announced is still to be taken
             if self._end.gone or self._segment.words[Word.CLOSED]:
                 return WriterState.GONE
             silent = self._segment.silence_s() > silent_after_s

@@ -63,6 +63,9 @@ SLOT: Final = struct.Struct("=QQQ")  # sequence (0: no frame), bytes, written at
 DEFAULT_PAYLOAD_BYTES: Final = 64 << 20
 DEFAULT_READERS: Final = 4
 
+# How soon a slot is tried again that somebody holds who is not behind with reading.
+_LOCK_LOOK_S: Final = 0.002
+
 BytesLike = bytes | bytearray | memoryview | U8Array
 
 
@@ -145,6 +148,20 @@ class RingWriter:
     def readers(self) -> int:
         """How many readers are connected, as far as `serve` and the writes have seen."""
         return len(self._readers)
+
+    def fileno(self) -> int:
+        """For an event loop: readable when a reader comes or goes, which `serve` looks after."""
+        return self._epoll.fileno()
+
+    def room_filenos(self) -> tuple[int, ...]:
+        """For an event loop, in order: descriptors of which one becomes readable when a write that
+        timed out may succeed. Ask before that write, and each time anew."""
+        with self._lock:
+            self._refuse_if_closed()
+            # What came back so far is counted now, so that only news makes them readable.
+            for reader in list(self._readers.values()):
+                self._unread(reader)
+            return (self.fileno(), *(reader.taken_fd for reader in self._readers.values()))
 
     def is_unlinked(self) -> bool:
         """Whether somebody removed the segment's name, so that no reader can come any more."""
@@ -273,8 +290,9 @@ class RingWriter:
             _log.warning("ring %s: one reader more than %d, cut off", self.url, most)
             cut_off(connection)
             return
+        in_order = self._segment.shape.order is Order.IN_ORDER
         try:
-            reader = FarReader(connection, self._sequence)
+            reader = FarReader(connection, self._sequence, one_by_one=in_order)
         except OSError as error:
             _log.warning("ring %s: a reader could not be let in: %s", self.url, error)
             return
@@ -312,6 +330,9 @@ class RingWriter:
                     f"frame not taken within {timeout_s} s: {len(slow) or 1} of "
                     f"{len(self._readers)} readers have not done with {slots} frames"
                 )
+            if not slow:
+                # A dying process closes its connection before its locks, of which nobody tells.
+                wait_s = _LOCK_LOOK_S if wait_s is None else min(wait_s, _LOCK_LOOK_S)
             self._wait_for_room(wait_s)
 
     def _is_full(self, reader: FarReader) -> bool:

@@ -2,20 +2,15 @@
 """The streams of one agent through shared memory, each with a thread of its own.
 
 StreamFeed     motor or visualization: from the agent's channel into a ring that the host creates
-SensoryIntake  sensory: out of a ring that the agent creates. The host only listens; the agent
-               connects, says the name of its ring, and keeps the connection as long as it is there
+SensoryIntake  sensory: out of a ring that the agent creates
 
 Both hold what they made from `offer` on; `start` hands it to the thread, `stop` or the end of the
-agent takes it away.
+agent takes it away. The twin is `async_streams`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import select
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,34 +18,17 @@ from typing import Final
 
 from feagi_io_host.blocking.worker import Worker
 from feagi_io_host.core.carrier import AttachedAgent
-from feagi_io_host.core.errors import (
-    ClosedError,
-    DeliveryTimeoutError,
-    FeagiDataError,
-    FeagiIOError,
-    LocalError,
-)
+from feagi_io_host.core.errors import ClosedError, DeliveryTimeoutError, LocalError
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
-from feagi_io_host.transports.shm.doorbell import Doorway, connect_to, cut_off
 from feagi_io_host.transports.shm.header import SegmentShape
-from feagi_io_host.transports.shm.locks import forget_after_fork
-from feagi_io_host.transports.shm.names import (
-    NAME_BYTES,
-    SCHEME,
-    SOCKET_SUFFIX,
-    name_from_url,
-    new_name,
-)
-from feagi_io_host.transports.shm.reader import RingReader, ShmFrame
-from feagi_io_host.transports.shm.ring import DEFAULT_PAYLOAD_BYTES, RingWriter
+from feagi_io_host.transports.shm.intake import SensoryGate
+from feagi_io_host.transports.shm.ring import RingWriter
 
 _log = logging.getLogger("feagi_io.shm")
 
 # How long a wait lasts before the thread looks whether the agent has left.
 _LOOK_AROUND_S: Final = 0.1
-_MAX_CALLERS: Final = 4
-_MOST_FRAMES: Final = 16  # slots of a sensory ring, of the largest frames
 
 
 class StreamFeed:
@@ -131,35 +109,13 @@ class StreamFeed:
         counters.count_dropped("closed")
 
 
-class SensoryIntake:
-    """Takes what an agent writes into a ring of its own. `url` is for the agent."""
+class SensoryIntake(SensoryGate):
+    """A SensoryGate with a thread."""
 
     def __init__(self, max_frame_bytes: int, folder: Path) -> None:
         """Raises LocalError when there is no place to listen at."""
-        self._name = new_name()
-        self._folder = folder
-        self._max_frame_bytes = max_frame_bytes
-        # An agent does not know the limit here: a ring of the usual size is welcome.
-        self._most_bytes = max(max_frame_bytes, DEFAULT_PAYLOAD_BYTES)
-        self._path = folder / (self._name + SOCKET_SUFFIX)
-        self._listener = Doorway(self._path)
-        self._callers: dict[int, socket.socket] = {}  # connected; the ring not named yet
-        self._line: socket.socket | None = None  # the one whose ring is read
-        self._reader: RingReader | None = None
-        self._last = 0
-        self._interrupt = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll = select.epoll()
-        self._epoll.register(self._listener, select.EPOLLIN)
-        self._epoll.register(self._interrupt, select.EPOLLIN)
-        self._lock = threading.Lock()
-        self._closed = False
+        super().__init__(max_frame_bytes, folder)
         self._worker: Worker | None = None
-        forget_after_fork(self)
-
-    @property
-    def url(self) -> str:
-        """`shm://<name>`."""
-        return SCHEME + self._name
 
     @property
     def started(self) -> bool:
@@ -172,176 +128,26 @@ class SensoryIntake:
         def run(stopping: threading.Event) -> None:
             try:
                 while not (stopping.is_set() or agent.closed):
-                    for fd, _ in self._epoll.poll(_LOOK_AROUND_S):
-                        self._attend(fd, agent)
+                    self.attend(agent, _LOOK_AROUND_S)
             except ClosedError:
                 return  # the agent was detached in the middle
             finally:
-                self._close()
+                self.close()
                 on_end()
 
-        name = f"feagi-io-shm-{agent.descriptor.agent_name} {agent.agent_id[:4].hex()} sensory"
-        self._worker = _started(Worker(name, run, wake=self._wake))
+        self._worker = _started(Worker(sensory_name(agent), run, wake=self.wake))
 
     def stop(self, timeout_s: float) -> None:
         """Stop listening and wait for the thread. Raises StopTimeoutError."""
         if self._worker is None:
-            self._close()
+            self.close()
         else:
             self._worker.stop(timeout_s)
 
-    def forget_after_fork(self) -> None:
-        """In a child: let go; the sockets are the parent's."""
-        self._lock = threading.Lock()  # the fork may have caught it held
-        self._let_go()
 
-    def _attend(self, fd: int, agent: AttachedAgent) -> None:
-        if fd == self._listener.fileno():
-            self._let_in()
-        elif fd in self._callers:
-            self._hear(self._callers[fd], agent)
-        elif self._line is not None and fd == self._line.fileno():
-            self._drop_line()  # it has nothing more to say: this is its end
-        elif self._reader is not None and fd == self._reader.fileno():
-            self._take(self._reader, agent)
-
-    def _let_in(self) -> None:
-        for caller in self._listener.accept():
-            if len(self._callers) >= _MAX_CALLERS:
-                cut_off(caller)
-                continue
-            self._callers[caller.fileno()] = caller
-            self._epoll.register(caller, select.EPOLLIN)
-
-    def _hear(self, caller: socket.socket, agent: AttachedAgent) -> None:
-        """The name of the caller's ring, which takes the place of the one before."""
-        del self._callers[caller.fileno()]
-        try:
-            # So few bytes come in one piece or not at all.
-            name = caller.recv(NAME_BYTES + 1).decode("ascii", "replace")
-            reader = RingReader(SCHEME + name, folder=self._folder)
-            # What is mapped takes addresses, no memory. The frames are looked at one by one.
-            if reader.shape.total_bytes > _MOST_FRAMES * self._most_bytes:
-                reader.close()
-                raise LocalError(
-                    f"its ring of {reader.shape.total_bytes} bytes is larger than {_MOST_FRAMES} "
-                    f"frames of {self._most_bytes}"
-                )
-        except (OSError, FeagiIOError) as error:
-            _log.warning("a sensory ring was refused: %s", error)
-            cut_off(caller)
-            return
-        self._drop_line()
-        self._line = caller  # registered already
-        self._reader = reader
-        self._last = 0
-        self._epoll.register(reader.fileno(), select.EPOLLIN)
-        # What was written before this side was connected is not announced.
-        self._take(reader, agent)
-
-    def _take(self, reader: RingReader, agent: AttachedAgent) -> None:
-        try:
-            frame = reader.take(0.0)
-        except ClosedError:
-            self._drop_line()
-            return
-        except FeagiIOError as error:
-            _log.warning("sensory ring of %s given up: %s", agent.descriptor.agent_name, error)
-            self._drop_line()
-            return
-        if frame is not None:
-            self._submit(frame, agent)
-
-    def _submit(self, frame: ShmFrame, agent: AttachedAgent) -> None:
-        counters = agent.counters[StreamType.SENSORY]
-        # Newer ones took their place before anybody saw them here: nothing of them was handed in.
-        overtaken = frame.sequence - self._last - 1
-        if overtaken > 0:
-            counters.count_dropped("overtaken", overtaken)
-        self._last = frame.sequence
-        if len(frame) > self._max_frame_bytes:
-            counters.count_sent(len(frame))
-            counters.count_dropped("too large")
-            frame.release()
-            return
-        with frame:
-            try:
-                # A view of the agent's memory: the slot is its again when the brain lets go of it.
-                fbc = SharedFBC.from_bytes(frame.view)
-            except FeagiDataError:
-                counters.count_sent(len(frame))
-                counters.count_dropped("damaged")
-                return
-        with fbc:
-            agent.submit_sensory(fbc)
-
-    def _drop_line(self) -> None:
-        if self._reader is not None:
-            self._epoll.unregister(self._reader.fileno())
-            self._reader.close()
-            self._reader = None
-        if self._line is not None:
-            self._line.close()
-            self._line = None
-
-    def _wake(self) -> None:
-        with self._lock:
-            if not self._closed:
-                os.eventfd_write(self._interrupt, 1)
-
-    def _close(self) -> None:
-        # In this order: when the name is gone, the agent's end has been told.
-        self._let_go()
-        self._path.unlink(missing_ok=True)
-
-    def _let_go(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._listener.close()
-            self._epoll.close()
-            os.close(self._interrupt)
-            for caller in self._callers.values():
-                caller.close()
-            if self._reader is not None:
-                self._reader.close()
-            if self._line is not None:
-                self._line.close()
-
-
-class SensoryLine:
-    """The agent's end of a SensoryIntake: a ring, and the connection over which it was named."""
-
-    def __init__(self, url: str, shape: SegmentShape, folder: Path) -> None:
-        """Raises RemoteError when nobody listens, LocalError where there is no shared memory."""
-        path = folder / (name_from_url(url) + SOCKET_SUFFIX)
-        self._connection = connection = connect_to(path)
-        try:
-            self._ring = RingWriter(shape, folder=folder)
-        except BaseException:
-            connection.close()
-            raise
-        connection.send(self._ring.url[len(SCHEME) :].encode())
-
-    def send(self, data: memoryview | bytes) -> None:
-        """Put a frame in the place of the one before. Raises ClosedError when the host has let go
-        of this agent or ended, LocalError for a frame that is too large."""
-        try:
-            gone = self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) is not None
-        except BlockingIOError:
-            gone = False
-        except OSError:
-            gone = True
-        if gone:
-            raise ClosedError("the host ended this agent's sensory stream; register again")
-        self._ring.write(data)
-
-    def close(self) -> None:
-        """End the stream; may be called more than once."""
-        with contextlib.suppress(OSError):
-            self._connection.close()
-        self._ring.close()
+def sensory_name(agent: AttachedAgent) -> str:
+    """For the thread or task of an agent's sensory stream."""
+    return f"feagi-io-shm-{agent.descriptor.agent_name} {agent.agent_id[:4].hex()} sensory"
 
 
 def _started(worker: Worker) -> Worker:

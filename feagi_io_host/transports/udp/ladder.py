@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import functools
 import logging
 import select
 import socket
@@ -40,6 +41,7 @@ from feagi_io_host.transports.udp.sockets import path_datagram_bytes
 from feagi_io_host.transports.udp.vectors import (
     SOL_UDP,
     UDP_GRO,
+    Address,
     ReceiveVector,
     SendVector,
     segments_per_message,
@@ -48,12 +50,13 @@ from feagi_io_host.transports.udp.vectors import (
 
 logger = logging.getLogger("feagi_io.udp")
 
-# 2 MiB pass at once, which a receive buffer of 4 MiB takes asleep; what is beyond flows at about
-# the speed at which a receiver that is awake takes datagrams in.
-DEFAULT_DEPTH_BYTES: Final = 2 << 20
+# So much passes at once: a receive buffer of the default size takes it asleep, since what the
+# kernel grants is twice what is asked for. What is beyond flows at about the speed at which a
+# receiver that is awake takes datagrams in.
+DEFAULT_DEPTH_BYTES: Final = 4 << 20
 DEFAULT_BYTES_PER_S: Final = 4e9
 
-_PIECES: Final = 16  # of 64 KB, to one call: more than 1 MB would not stay in the cache
+_PIECES: Final = 26  # of 64 KB, to one call: a burst of 3.2 MB in two calls
 _DATAGRAMS: Final = 64  # to one call, one by one
 _MESSAGES_PER_CALL: Final = 1024  # UIO_MAXIOV
 _ROOM: Final = 1 << 16
@@ -116,9 +119,10 @@ class Pacer:
 
 
 class BurstSender:
-    """Sends bursts through a connected, non-blocking socket, which stays the caller's.
+    """Sends bursts through a non-blocking socket, which stays the caller's.
 
-    `begin` a burst, then call `step` until it returns None.
+    `begin` a burst, then call `step` until it returns None. A burst goes to the address that comes
+    with it, else to where the socket is connected.
     """
 
     def __init__(self, sock: socket.socket, rung: Rung, pacer: Pacer | None = None) -> None:
@@ -131,6 +135,8 @@ class BurstSender:
         self._plain: Iterator[tuple[memoryview, memoryview]] | None = None
         self._held: tuple[memoryview, memoryview] | None = None
         self._message = 0
+        self._sent_plain = 0
+        self._address: Address | None = None
         self._counters = {"datagrams": 0, "calls": 0, "refused": 0, "no_buffers": 0, "cut_off": 0}
 
     def counters(self) -> dict[str, int]:
@@ -143,11 +149,12 @@ class BurstSender:
         """Whether no burst is on its way out."""
         return self._burst is None
 
-    def begin(self, burst: Burst) -> None:
+    def begin(self, burst: Burst, address: Address | None = None) -> None:
         """Take a burst to send; one that is still on its way out is cut off and counted."""
         self._counters["cut_off"] += self._burst is not None
         self._burst = burst
-        self._message = 0
+        self._address = address
+        self._message = self._sent_plain = 0
         self._held = None
         if self.rung is Rung.PLAIN:
             self._plain = burst.datagrams()
@@ -155,7 +162,29 @@ class BurstSender:
             vector = self._spare
             if vector is None or not vector.point_to(burst):
                 vector = SendVector(burst, self._per_message(burst))
+            vector.lead_to(address)
             self._vector = self._spare = vector
+
+    def cut_off(self) -> None:
+        """Give up the burst that is on its way out, if there is one; it is counted."""
+        self._counters["cut_off"] += self._burst is not None
+        self._drop()
+
+    def keep_rest(self) -> None:
+        """Copy the burst that is on its way out, so that the caller may have its memory back."""
+        burst = self._burst
+        if burst is None:
+            return
+        own = Burst(burst.headers, memoryview(bytes(burst.payload)), burst.share, burst.parity)
+        self._burst = own
+        if self._vector is not None:
+            self._vector.point_to(own)
+        else:
+            # Those that went out are passed over; the one held back has the caller's memory, too.
+            rest = own.datagrams()
+            for _ in range(self._sent_plain):
+                next(rest)
+            self._plain, self._held = rest, None
 
     def step(self, now_s: float) -> float | None:
         """Send what can be sent now. None when the burst is out, 0.0 when the socket has to
@@ -214,8 +243,13 @@ class BurstSender:
             if budget < each:
                 return self._pacer.pause_s(each) if self._pacer else None
             head, payload = self._held
-            self._sock.send(b"".join((head, payload)))
+            datagram = b"".join((head, payload))
+            if self._address is None:
+                self._sock.send(datagram)
+            else:
+                self._sock.sendto(datagram, self._address)
             self._held = None
+            self._sent_plain += 1
             self._counters["calls"] += 1
             self._counters["datagrams"] += 1
             if self._pacer is not None:
@@ -237,6 +271,7 @@ class BurstSender:
             self.rung = Rung.MANY
             sent = int(self._vector.datagrams[: self._message].sum())
             self._vector = SendVector(burst, 1, sent)
+            self._vector.lead_to(self._address)
             self._spare = None
             self._message = 0
             return _NO_BUFFERS_PAUSE_S
@@ -252,6 +287,7 @@ class BurstSender:
         """The receiver's machine said that nobody listens there: what was to go next goes lost."""
         if self._vector is None:
             self._held = None
+            self._sent_plain += 1
             self._counters["refused"] += 1
             return 0.0
         self._counters["refused"] += int(self._vector.datagrams[self._message])
@@ -371,6 +407,14 @@ def probe(family: int = socket.AF_INET) -> Probe:
             break
         reasons.append(f"sending by {rung.value}: {reason}")
     return Probe(send, receive, tuple(reasons))
+
+
+@functools.cache
+def best_rungs() -> Probe:
+    """What `probe` found the first time that somebody asked."""
+    found = probe()
+    logger.info("%s", found)
+    return found
 
 
 def _why_not(send: Rung, receive: Rung, family: int) -> str | None:

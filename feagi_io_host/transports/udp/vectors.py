@@ -60,6 +60,7 @@ _TRUNCATED: Final = int(getattr(socket, "MSG_TRUNC", 0x20))
 _DO_NOT_WAIT: Final = int(getattr(socket, "MSG_DONTWAIT", 0x40))
 
 _Call = Any
+Address = tuple[str, int]
 
 
 def _calls() -> tuple[_Call, _Call] | str:
@@ -142,6 +143,18 @@ class SendVector:
         )
         messages["control"] = np.where(held > 1, self._control.ctypes.data, 0)
         messages["control_bytes"] = np.where(held > 1, self._control.nbytes, 0)
+        self._name = np.zeros(_NAME_BYTES, np.uint8)
+        self._address: Address | None = None
+
+    def lead_to(self, address: Address | None) -> None:
+        """Send to this host (as numbers) and port; None: to where the socket is connected."""
+        if address == self._address:
+            return
+        self._address = address
+        name = b"" if address is None else _name_of(address)
+        self._name[: len(name)] = np.frombuffer(name, np.uint8)
+        self._messages["name"] = self._name.ctypes.data if name else 0
+        self._messages["name_bytes"] = len(name)
 
     def point_to(self, burst: Burst) -> bool:
         """Stand for another burst, whole, if it has the form of the one that this was made for;
@@ -172,6 +185,16 @@ class SendVector:
         if taken < 1:
             raise _failed()
         return taken
+
+
+def _name_of(address: Address) -> bytes:
+    """An address as the system has it, a `sockaddr`."""
+    host, port = address
+    if ":" in host:
+        packed = socket.inet_pton(socket.AF_INET6, host)
+        return struct.pack("@H", socket.AF_INET6) + struct.pack("!HI16sI", port, 0, packed, 0)
+    packed = socket.inet_pton(socket.AF_INET, host)
+    return struct.pack("@H", socket.AF_INET) + struct.pack("!H4s8x", port, packed)
 
 
 def _form(burst: Burst) -> tuple[int, int, int]:

@@ -17,10 +17,14 @@ import zmq
 
 from feagi_io_host.core.agent_link import LinkParty
 from feagi_io_host.core.compression import CompressionSettings
+from feagi_io_host.core.errors import LocalError
+from feagi_io_host.core.messages import ConnectionProtocol
 from feagi_io_host.nonblocking.runtime import AsyncWorker
 from feagi_io_host.transports.zmq.async_socket import SocketWatch
+from feagi_io_host.transports.zmq.client_ends import EndMaker, MakeEnd
 from feagi_io_host.transports.zmq.client_form import ClientForm
-from feagi_io_host.transports.zmq.client_sockets import AgentSockets, host_and_port
+from feagi_io_host.transports.zmq.client_sockets import AgentSockets
+from feagi_io_host.transports.zmq.client_stream import host_and_port
 from feagi_io_host.transports.zmq.common import SocketOptions
 
 if TYPE_CHECKING:
@@ -35,7 +39,8 @@ class AsyncZmqAgentLink:
     a server of ours may pack what it sends, others see no difference; `pack_sensory` is for a
     server that is known to have compression too. `topics` is for a server that puts the name of
     the stream before each frame. ConfigError for `pack_sensory` without compression, and for
-    topics with it.
+    topics with it. `streams_over` is what the agent asks for its streams over; what the server then
+    gives over that is opened by `stream_ends(endpoint, stream, max_frame_bytes=...)`.
     """
 
     def __init__(
@@ -48,8 +53,11 @@ class AsyncZmqAgentLink:
         compression: CompressionSettings | None = None,
         pack_sensory: bool = False,
         topics: bool = False,
+        streams_over: ConnectionProtocol = ConnectionProtocol.ZMQ,
+        stream_ends: MakeEnd | None = None,
     ) -> None:
         host_and_port(address)
+        self._ends = EndMaker(streams_over, stream_ends)
         self._form = ClientForm.of(topics, compression, pack_sensory, max_frame_bytes)
         self._address = address
         self._party = party
@@ -96,6 +104,7 @@ class AsyncZmqAgentLink:
                 self._options,
                 self._max_frame_bytes,
                 self._form,
+                self._ends,
                 opened=self._watch,
                 closing=self._unwatch,
             )
@@ -119,19 +128,38 @@ class AsyncZmqAgentLink:
             if stopping.is_set() and self._is_over():
                 return
             if agent.has_work or any(
-                int(socket.getsockopt(zmq.EVENTS)) & events for socket, events in agent.watched()
+                # The descriptor of an end that is no socket stays readable.
+                not isinstance(source, int) and int(source.getsockopt(zmq.EVENTS)) & events
+                for source, events in agent.watched()
             ):
                 await asyncio.sleep(0)
             else:
                 await self._sleep(self._wait_s(agent, stopping))
 
-    def _watch(self, socket: ZmqSocket) -> None:
-        self._watches[socket] = SocketWatch(socket, partial(self._look, socket))
+    def _watch(self, source: ZmqSocket | int) -> None:
+        if not isinstance(source, int):
+            self._watches[source] = SocketWatch(source, partial(self._look, source))
+            return
+        try:
+            asyncio.get_running_loop().add_reader(source, self._hear_end, source)
+        except OSError as error:
+            raise LocalError(f"the system watches no more descriptors: {error}") from error
 
-    def _unwatch(self, socket: ZmqSocket) -> None:
-        watch = self._watches.pop(socket, None)
+    def _unwatch(self, source: ZmqSocket | int) -> None:
+        if isinstance(source, int):
+            asyncio.get_running_loop().remove_reader(source)
+            return
+        watch = self._watches.pop(source, None)
         if watch is not None:
             watch.close()
+
+    def _hear_end(self, descriptor: int) -> None:
+        """Take what frames there are; the loop calls again as long as more wait."""
+        agent = self._agent
+        if agent is not None:
+            agent.hear(descriptor)
+            if agent.is_due:
+                self._bell.set()
 
     def _look(self, socket: ZmqSocket) -> bool:
         """Take a frame here, which is quicker than waking the task; the rest is the task's."""

@@ -14,8 +14,11 @@ import zmq
 from feagi_io_host.blocking.worker import Worker
 from feagi_io_host.core.agent_link import LinkParty
 from feagi_io_host.core.compression import CompressionSettings
+from feagi_io_host.core.messages import ConnectionProtocol
+from feagi_io_host.transports.zmq.client_ends import EndMaker, MakeEnd
 from feagi_io_host.transports.zmq.client_form import ClientForm
-from feagi_io_host.transports.zmq.client_sockets import AgentSockets, host_and_port
+from feagi_io_host.transports.zmq.client_sockets import AgentSockets
+from feagi_io_host.transports.zmq.client_stream import host_and_port
 from feagi_io_host.transports.zmq.common import SocketOptions
 
 if TYPE_CHECKING:
@@ -30,7 +33,8 @@ class ZmqAgentLink:
     a server of ours may pack what it sends, others see no difference; `pack_sensory` is for a
     server that is known to have compression too. `topics` is for a server that puts the name of
     the stream before each frame. ConfigError for `pack_sensory` without compression, and for
-    topics with it.
+    topics with it. `streams_over` is what the agent asks for its streams over; what the server then
+    gives over that is opened by `stream_ends(endpoint, stream, max_frame_bytes=...)`.
     """
 
     def __init__(
@@ -43,8 +47,11 @@ class ZmqAgentLink:
         compression: CompressionSettings | None = None,
         pack_sensory: bool = False,
         topics: bool = False,
+        streams_over: ConnectionProtocol = ConnectionProtocol.ZMQ,
+        stream_ends: MakeEnd | None = None,
     ) -> None:
         host_and_port(address)
+        self._ends = EndMaker(streams_over, stream_ends)
         self._form = ClientForm.of(topics, compression, pack_sensory, max_frame_bytes)
         self._address = address
         self._party = party
@@ -116,7 +123,12 @@ class ZmqAgentLink:
         agent = None
         try:
             agent = self._agent = AgentSockets(
-                self._party, self._address, self._options, self._max_frame_bytes, self._form
+                self._party,
+                self._address,
+                self._options,
+                self._max_frame_bytes,
+                self._form,
+                self._ends,
             )
             self._serve(agent, stopping)
         except BaseException as error:
@@ -135,7 +147,7 @@ class ZmqAgentLink:
     def _serve(self, agent: AgentSockets, stopping: threading.Event) -> None:
         assert self._line is not None
         bell = self._line[1]
-        watched: list[tuple[ZmqSocket, int]] = []
+        watched: list[tuple[ZmqSocket | int, int]] = []
         polled: list[tuple[ZmqSocket | int, int]] = []
         agent.turn()
         while not self._is_over(stopping):
@@ -168,7 +180,7 @@ class ZmqAgentLink:
         ready: list[Any] = zmq.zmq_poll(polled, int(left_s * 1000) + 1 if left_s > 0.0 else 0)
         only_frames = bool(ready) and time.monotonic() < until_s
         for source, _ in ready:
-            if isinstance(source, int) or not agent.hear(source):
+            if not agent.hear(source):  # the bell asks for a turn, too
                 only_frames = False
         # Other requests have rung the bell; this is for what a frame itself brings about.
         return only_frames and not self._party.has_requests

@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SensorySender: an agent's sensory frames, from its outbox to its socket.
+"""SensorySender: an agent's sensory frames, from its outbox to its socket, or to a StreamEnd.
 
 As on the server's side (see `publisher`) a frame is sent by the thread that hands it in, as long
 as the wire is free: waking the link's thread takes longer than sending.
 
   1. Every frame goes through the agent's outbox. Who holds `_turn` takes frames out and sends
-     them, so that they go in order; a zmq socket may be used by several threads in turns.
+     them, so that they go in order; a zmq socket may be used by several threads in turns, and so
+     may a StreamEnd.
   2. Who hands a frame in never waits, neither for the turn nor for the socket. What it leaves
      behind is the link's, and it wakes the link.
   3. A frame that the server has no room for is `_head` and waits until a newer one takes its
-     place. As long as there is one the link alone uses the socket, for it polls it.
+     place. As long as there is one the link alone sends, for it polls the socket.
   4. Memory that the library still sends from is given back by the link, or with the next frame.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 import zmq
 
-from feagi_io_host.core.agent_link import LinkParty
+from feagi_io_host.core.agent_link import LinkParty, StreamEnd
+from feagi_io_host.core.errors import ClosedError, FeagiIOError, LocalError
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.transports.zmq.client_stream import ClientStream
 from feagi_io_host.transports.zmq.common import send_message
@@ -29,6 +33,8 @@ from feagi_io_host.transports.zmq.wire_form import Convert
 
 if TYPE_CHECKING:
     from feagi_io_host.transports.zmq.common import BytesLike
+
+_log = logging.getLogger("feagi_io.zmq")
 
 
 class SensorySender:
@@ -41,18 +47,36 @@ class SensorySender:
         self._party = party
         self._pack = pack
         self._turn = threading.Lock()
-        # From here on: who holds the turn. The link, which alone puts another stream there, may
+        # From here on: who holds the turn. The link, which alone puts another way there, may
         # look at all of it.
-        self._stream: ClientStream | None = None
+        self._way: ClientStream | StreamEnd | None = None
+        self._gone: FeagiIOError | None = None
+        self.end_due_s: float | None = None
+        """When the link tends a StreamEnd by itself; who holds the turn sets it."""
         self._head: SharedFBC | None = None
         self._message: BytesLike | None = None  # of the head: packing it once is enough
         self._is_frame = False  # whether the message is the head's own memory
         self._in_flight: deque[tuple[zmq.MessageTracker, SharedFBC]] = deque()
 
     @property
+    def turn(self) -> threading.Lock:
+        """To be held by who uses the StreamEnd that frames go to."""
+        return self._turn
+
+    @property
+    def leads_somewhere(self) -> bool:
+        """Whether frames go anywhere."""
+        return self._way is not None
+
+    @property
     def stream(self) -> ClientStream | None:
-        """Where frames go; None when nowhere."""
-        return self._stream
+        """The stream of a socket, if frames go there."""
+        return self._way if isinstance(self._way, ClientStream) else None
+
+    @property
+    def gone(self) -> FeagiIOError | None:
+        """Why the StreamEnd that frames went to is of no use any more."""
+        return self._gone
 
     @property
     def waits_for_room(self) -> bool:
@@ -64,11 +88,12 @@ class SensorySender:
         """Whether the library was still sending from memory of ours."""
         return bool(self._in_flight)
 
-    def lead_to(self, stream: ClientStream | None) -> None:
+    def lead_to(self, way: ClientStream | StreamEnd | None) -> None:
         """Send over this one from here on; the one before is closed, and a frame that waits for
         it is dropped."""
         with self._turn:
-            before, self._stream = self._stream, stream
+            before, self._way = self._way, way
+            self._gone = self.end_due_s = None
             if self._head is not None:
                 self._message = None
                 self._head.release()
@@ -80,7 +105,7 @@ class SensorySender:
     def tend(self, now_s: float) -> bool:
         """As `ClientStream.tend`."""
         with self._turn:
-            stream = self._stream
+            stream = self.stream
             return False if stream is None else stream.tend(now_s)
 
     def send(self) -> None:
@@ -90,11 +115,16 @@ class SensorySender:
 
     def send_now(self) -> bool:
         """The same from any thread, unless somebody else is at it, or frames have to wait or to
-        be packed. False: there is something left for the link."""
-        if self._pack is not None or not self._turn.acquire(blocking=False):
+        be packed for a socket. False: there is something left for the link."""
+        if not self._turn.acquire(blocking=False):
             return False
         try:
-            if self._stream is None or self._head is not None:
+            if self._way is None or self._head is not None:
+                return False
+            if not isinstance(self._way, ClientStream):
+                self._send()
+                return not self.waits_for_room and not self._is_due_sooner(self._way)
+            if self._pack is not None:
                 return False
             # The link looks every few milliseconds as long as there is such memory.
             is_known = bool(self._in_flight)
@@ -115,9 +145,12 @@ class SensorySender:
 
     def _send(self) -> None:
         self._give_back_sent()
-        if self._stream is None:
+        if self._way is None:
             return
-        socket = self._stream.socket
+        if not isinstance(self._way, ClientStream):
+            self._send_by(self._way)
+            return
+        socket = self._way.socket
         while (fbc := self._next()) is not None:
             self._head = fbc
             if self._message is None:
@@ -134,6 +167,33 @@ class SensorySender:
                 fbc.release()
             else:
                 self._in_flight.append((tracker, fbc))
+
+    def _send_by(self, end: StreamEnd) -> None:
+        while self._gone is None and (fbc := self._next()) is not None:
+            self._head = fbc
+            try:
+                if not end.send(fbc):
+                    return
+            except FeagiIOError as error:
+                if not isinstance(error, LocalError) or isinstance(error, ClosedError):
+                    self._gone = error  # the link meets it, and drops what waits
+                    return
+                _log.debug("a sensory frame was dropped: %s", error)
+                self._party.sensory_dropped("refused")
+            else:
+                self._party.sensory_sent()
+            self._head = None
+            fbc.release()
+
+    def _is_due_sooner(self, end: StreamEnd) -> bool:
+        """Whether the link has to look at the end before it would by itself."""
+        try:
+            due_s = end.tend(time.monotonic())
+        except FeagiIOError as error:
+            self._gone = error
+        if self._gone is not None:
+            return True
+        return due_s is not None and (self.end_due_s is None or due_s < self.end_due_s)
 
     def _next(self) -> SharedFBC | None:
         """The next one in order; where one had to wait already, the newest."""

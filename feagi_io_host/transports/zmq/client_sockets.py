@@ -20,7 +20,6 @@ visualization is known to have something, `hear` reads that one only. Four rules
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -38,12 +37,13 @@ from feagi_io_host.core.client_actions import (
     OpenStreams,
     Send,
 )
-from feagi_io_host.core.errors import ConfigError, FeagiDataError, FeagiIOError
+from feagi_io_host.core.errors import FeagiDataError, FeagiIOError
 from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
 from feagi_io_host.core.types import StreamType
+from feagi_io_host.transports.zmq.client_ends import FAIR_SHARE, ClientEnds, EndMaker
 from feagi_io_host.transports.zmq.client_form import ClientForm
 from feagi_io_host.transports.zmq.client_sensory import SensorySender
-from feagi_io_host.transports.zmq.client_stream import ClientStream, connect
+from feagi_io_host.transports.zmq.client_stream import ClientStream, connect, stream_url
 from feagi_io_host.transports.zmq.common import (
     Role,
     SocketOptions,
@@ -55,22 +55,17 @@ from feagi_io_host.transports.zmq.common import (
 if TYPE_CHECKING:
     from feagi_io_host.transports.zmq.common import ZmqContext, ZmqSocket
 
+    Source = ZmqSocket | int
+
 # A configuration may be answered with nothing bigger than a heartbeat, a registration with three
 # addresses and an id.
 MAX_CONTROL_BYTES: Final = 64 << 10
 # How long a turn waits at most; the library does not say when it is done with memory.
 _LONGEST_WAIT_S: Final = 1.0
 _WAIT_FOR_MEMORY_S: Final = 0.005
-# So many messages of one socket in a row; then the others have their turn.
-_FAIR_SHARE: Final = 16
-
-_URL: Final = re.compile(r"tcp://(\[[0-9A-Fa-f:.]{2,45}(?:%\w{1,15})?\]|[A-Za-z0-9._-]{1,253})"
-                         r":([0-9]{1,5})")  # fmt: skip
-_MAX_PORT: Final = 65535
-# What a server that listens on all its addresses may say of itself.
-_UNSPECIFIED: Final = frozenset({"0.0.0.0", "[::]"})
 
 _STREAMS: Final = (
+    (AgentCapabilities.SEND_SENSOR_DATA, StreamType.SENSORY, Role.AGENT_SENSORY),
     (AgentCapabilities.RECEIVE_MOTOR_DATA, StreamType.MOTOR, Role.AGENT_MOTOR),
     (
         AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS,
@@ -80,17 +75,7 @@ _STREAMS: Final = (
 )
 
 
-def host_and_port(url: str) -> tuple[str, int]:
-    """The two parts of tcp://host:port; ConfigError for anything else."""
-    match = _URL.fullmatch(url)
-    if match is None or not 1 <= int(match[2]) <= _MAX_PORT:
-        raise ConfigError(
-            f"address {url[:80]!r}; tcp://host:port with a port from 1 to {_MAX_PORT} is needed"
-        )
-    return match[1], int(match[2])
-
-
-def _nothing(socket: ZmqSocket) -> None:
+def _nothing(source: Source) -> None:
     """Nobody wants to know."""
 
 
@@ -98,8 +83,9 @@ class AgentSockets:
     """All sockets of one agent at the server `url`. Belongs to one thread or task, but for
     `send_now`.
 
-    `opened` and `closing` are called with each socket, after and before; `form` is how frames
-    look on the wire.
+    `opened` and `closing` are called with each source of events, after and before: a socket, or the
+    descriptor of a stream's end that is none. `form` is how frames look on the wire, `ends` opens
+    such ends.
     """
 
     def __init__(
@@ -109,14 +95,14 @@ class AgentSockets:
         options: SocketOptions,
         max_frame_bytes: int,
         form: ClientForm,
+        ends: EndMaker,
         *,
-        opened: Callable[[ZmqSocket], object] = _nothing,
-        closing: Callable[[ZmqSocket], object] = _nothing,
+        opened: Callable[[Source], object] = _nothing,
+        closing: Callable[[Source], object] = _nothing,
     ) -> None:
         self._party = party
         self._form = form
         self._url = url
-        self._host, _ = host_and_port(url)
         self._options = options
         self._max_frame_bytes = max_frame_bytes
         self._context: ZmqContext = zmq.Context()
@@ -125,14 +111,15 @@ class AgentSockets:
         self._unsent: deque[bytes] = deque()
         self._sensory = SensorySender(party, form.pack)
         self._inbound: list[tuple[StreamType, ClientStream]] = []
+        self._ends = ClientEnds(party, self._sensory, ends, max_frame_bytes, opened, closing)
         self._opened = opened
         self._closing = closing
         self._turn_at_s = 0.0
         self._heard_other = False
         # Made anew when sockets or what is wanted of them have changed.
         self._kinds: dict[ZmqSocket, StreamType] = {}
-        self._watched: list[tuple[ZmqSocket, int]] | None = None
-        self._wanted_room = (False, False)
+        self._watched: list[tuple[Source, int]] | None = None
+        self._wanted: tuple[bool, bool, tuple[int, ...]] = (False, False, ())
 
     def turn(self) -> None:
         """Everything that can be done without waiting."""
@@ -140,21 +127,27 @@ class AgentSockets:
         self._hear_control()
         for kind, stream in self._inbound:
             self._take_frames(kind, stream.socket)
+        self._ends.take_all()
         self._watch_connection()
+        self._miss_ends()
         self._tend_streams()
         self._act(self._party.turn())
         self._flush_control()
         self._sensory.send()
+        self._ends.tend(time.monotonic())
+        self._miss_ends()
         self._turn_at_s = time.monotonic() + self._longest_wait_s()
 
-    def hear(self, socket: ZmqSocket) -> bool:
-        """Something waits at `socket`. Of motor and visualization take one frame: true if there
-        was one. For any other a turn is due."""
-        kind = self._kinds.get(socket)
-        if kind is None:
-            self._heard_other = True
-            return False
-        return self._take_frame(kind, socket)
+    def hear(self, source: Source) -> bool:
+        """Something waits at `source`. Of motor and visualization take a frame, or a few: true if
+        that was all. For any other a turn is due."""
+        if isinstance(source, int):
+            if self._ends.hear(source):
+                return True
+        elif (kind := self._kinds.get(source)) is not None:
+            return self._take_frame(kind, source)
+        self._heard_other = True
+        return False
 
     @property
     def is_due(self) -> bool:
@@ -179,7 +172,9 @@ class AgentSockets:
     def has_work(self) -> bool:
         """Whether a turn would find something to do that neither a socket nor a clock tells of."""
         party = self._party
-        return party.has_requests or (party.has_sensory and self._sensory.stream is not None)
+        if party.has_requests or self._ends.has_work:
+            return True
+        return party.has_sensory and self._sensory.leads_somewhere
 
     @property
     def wait_s(self) -> float:
@@ -189,18 +184,23 @@ class AgentSockets:
             wait_s = min(wait_s, _WAIT_FOR_MEMORY_S)
         return max(wait_s, 0.0)
 
-    def watched(self) -> list[tuple[ZmqSocket, int]]:
-        """Each socket and the events of it that there is something to do with; the same list as
-        long as these are the same."""
-        wanted_room = (bool(self._unsent), self._sensory.waits_for_room)
-        if self._watched is None or wanted_room != self._wanted_room:
-            self._wanted_room = wanted_room
-            self._watched = self._survey(*wanted_room)
+    def watched(self) -> list[tuple[Source, int]]:
+        """Each socket or descriptor and the events of it that there is something to do with; the
+        same list as long as these are the same."""
+        wanted = (bool(self._unsent), self._sensory.waits_for_room, self._ends.descriptors)
+        if self._watched is None or wanted != self._wanted:
+            self._wanted = wanted
+            self._watched = self._survey(*wanted)
         return self._watched
 
-    def _survey(self, control_out: bool, sensory_out: bool) -> list[tuple[ZmqSocket, int]]:
+    def _survey(
+        self, control_out: bool, sensory_out: bool, ends: tuple[int, ...]
+    ) -> list[tuple[Source, int]]:
         # First what has most to say.
-        found = [(stream.socket, int(zmq.POLLIN)) for _, stream in self._inbound]
+        found: list[tuple[Source, int]] = [
+            (stream.socket, zmq.POLLIN) for _, stream in self._inbound
+        ]
+        found += [(descriptor, zmq.POLLIN) for descriptor in ends]
         self._kinds = {stream.socket: kind for kind, stream in self._inbound}
         found += [(stream.monitor, zmq.POLLIN) for stream in self._streams()]
         if self._control is not None:
@@ -215,15 +215,15 @@ class AgentSockets:
         due_s = self._party.wait_s
         wait_s = _LONGEST_WAIT_S if due_s is None else min(due_s, _LONGEST_WAIT_S)
         now_s = time.monotonic()
-        for stream in self._streams():
-            if stream.reopen_at_s is not None:
-                wait_s = min(wait_s, stream.reopen_at_s - now_s)
+        for due_s in (self._ends.due_s, *(stream.reopen_at_s for stream in self._streams())):
+            if due_s is not None:
+                wait_s = min(wait_s, due_s - now_s)
         return wait_s
 
     # -- what comes ---------------------------------------------------------------------------
 
     def _hear_control(self) -> None:
-        for _ in range(_FAIR_SHARE):
+        for _ in range(FAIR_SHARE):
             control = self._control  # an answer may have put another in its place
             if control is None:
                 return
@@ -235,7 +235,7 @@ class AgentSockets:
             self._act(self._party.control_received(frame_bytes(parts[-1])))
 
     def _take_frames(self, stream: StreamType, socket: ZmqSocket) -> None:
-        for _ in range(_FAIR_SHARE):
+        for _ in range(FAIR_SHARE):
             if not self._take_frame(stream, socket):
                 return
 
@@ -266,6 +266,11 @@ class AgentSockets:
                 lost = True
         if lost:
             self._act(self._party.connection_lost("the server has closed the connection"))
+
+    def _miss_ends(self) -> None:
+        failure = self._ends.take_failure()
+        if failure is not None:
+            self._act(self._party.connection_lost(failure))
 
     def _streams(self) -> list[ClientStream]:
         streams = [stream for _, stream in self._inbound]
@@ -347,47 +352,37 @@ class AgentSockets:
 
     def _open_streams(self, action: OpenStreams) -> None:
         self._close_streams()
-        sensory = action.endpoints.get(AgentCapabilities.SEND_SENSOR_DATA)
-        if sensory is not None:
-            self._sensory.lead_to(
-                self._open_stream(Role.AGENT_SENSORY, sensory, self._max_frame_bytes)
-            )
         for capability, stream, role in _STREAMS:
             endpoint = action.endpoints.get(capability)
-            if endpoint is not None:
-                most_bytes = self._form.message_bytes(stream, self._max_frame_bytes)
-                subscriptions = self._form.subscriptions(stream)
-                opened = self._open_stream(role, endpoint, most_bytes, subscriptions)
+            if endpoint is None:
+                continue
+            if endpoint.protocol is not ConnectionProtocol.ZMQ:
+                self._ends.open(endpoint, stream)
+                continue
+            opened = self._open_stream(role, stream, endpoint)
+            if stream is StreamType.SENSORY:
+                self._sensory.lead_to(opened)
+            else:
                 self._inbound.append((stream, opened))
 
-    def _open_stream(
-        self,
-        role: Role,
-        endpoint: Endpoint,
-        most_bytes: int,
-        subscriptions: Sequence[bytes] = (),
-    ) -> ClientStream:
-        if endpoint.protocol is not ConnectionProtocol.ZMQ:
-            raise FeagiDataError(
-                f"{role.value} stream is given over {endpoint.protocol.value}; Zmq was asked for"
-            )
-        host, port = host_and_port(endpoint.url)
-        if host in _UNSPECIFIED:
-            host = self._host
+    def _open_stream(self, role: Role, stream: StreamType, endpoint: Endpoint) -> ClientStream:
+        is_sensory = stream is StreamType.SENSORY
+        most_bytes = self._max_frame_bytes
         self._watched = None
         return ClientStream(
             self._context,
             role,
-            f"tcp://{host}:{port}",
+            stream_url(endpoint.url, self._url),
             self._options,
-            most_bytes,
+            most_bytes if is_sensory else self._form.message_bytes(stream, most_bytes),
             self._opened,
             self._closing,
-            subscriptions,
+            () if is_sensory else self._form.subscriptions(stream),
         )
 
     def _close_streams(self) -> None:
         self._watched = None
+        self._ends.close()
         self._sensory.lead_to(None)
         streams = [stream for _, stream in self._inbound]
         self._inbound.clear()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ClientStream: an agent's end of one data stream, opened again when the library gives it up.
+"""ClientStream: an agent's end of one data stream, opened again when the library gives it up; and
+the addresses that an agent connects to.
 
 libzmq connects again by itself after a connection has ended, but not after one that broke its
 rules, by a message above the limit for example: that one is closed for good, and nothing more
@@ -10,6 +11,7 @@ does the library say that it tries again.
 from __future__ import annotations
 
 import contextlib
+import re
 import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -25,10 +27,35 @@ if TYPE_CHECKING:
 # As long as the library itself waits before it connects again.
 REOPEN_AFTER_S: Final = 0.1
 
+_URL: Final = re.compile(r"tcp://(\[[0-9A-Fa-f:.]{2,45}(?:%\w{1,15})?\]|[A-Za-z0-9._-]{1,253})"
+                         r":([0-9]{1,5})")  # fmt: skip
+_MAX_PORT: Final = 65535
+# What a server that listens on all its addresses may say of itself.
+_UNSPECIFIED: Final = frozenset({"0.0.0.0", "[::]"})
+
 _EVENT: Final = struct.Struct("=H")
 _WATCHED: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
 
 Hook = Callable[["ZmqSocket"], object]
+
+
+def host_and_port(url: str) -> tuple[str, int]:
+    """The two parts of tcp://host:port; ConfigError for anything else."""
+    match = _URL.fullmatch(url)
+    if match is None or not 1 <= int(match[2]) <= _MAX_PORT:
+        raise ConfigError(
+            f"address {url[:80]!r}; tcp://host:port with a port from 1 to {_MAX_PORT} is needed"
+        )
+    return match[1], int(match[2])
+
+
+def stream_url(url: str, server: str) -> str:
+    """Where a stream is that the server `server` has handed out as `url`. ConfigError for what is
+    no address."""
+    host, port = host_and_port(url)
+    if host in _UNSPECIFIED:
+        host, _ = host_and_port(server)
+    return f"tcp://{host}:{port}"
 
 
 class ClientStream:

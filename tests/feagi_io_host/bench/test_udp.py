@@ -6,14 +6,17 @@ from __future__ import annotations
 import pytest
 
 from feagi_io_host.bench import udp, udp_soak
+from feagi_io_host.bench.runner import Row
 from feagi_io_host.transports.udp.ladder import Probe, Rung
 
 
 @pytest.mark.slow
 def test_every_row_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(udp, "BURST_BYTES", 100_000)
-    monkeypatch.setattr(udp, "_QUICK_SOAK_S", 0.1)
-    rows = udp.run(quick=True)
+    monkeypatch.setattr(udp, "_GROWTH", (1_000, 400_000))  # the last is more than one window
+    soaked = Row("soaked", None, "", None, None, "", None)
+    monkeypatch.setattr(udp_soak, "soak", lambda: soaked)
+    rows = udp.run(quick=True, soak=True)
     assert [row.reference for row in rows[:2]] == [udp.ONE_BY_ONE, udp.BARE]
     assert [row.limit for row in rows[:2]] == ["<= 0.1x (10x faster)", "<= 1.3x"]
     assert [row.name for row in rows[2:]] == [
@@ -22,15 +25,16 @@ def test_every_row_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         "same, parity of 8",
         "same, by many",
         "same, by plain",
-        "UDP soak, 200K neurons, 100 bursts/s, 10 bursts",
+        "UDP burst, 1K neurons, 0.0161 MB",
+        "UDP burst, 400K neurons, 6.4 MB",
+        "soaked",
     ]
     assert all(row.ratio for row in rows[:-1])
-    assert [row.met is None for row in rows] == [False, False] + 5 * [True] + [False]
+    assert [row.met is None for row in rows] == [False, False] + 8 * [True]
 
 
 def test_without_segments_there_is_no_bare_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(udp, "BURST_BYTES", 10_000)
-    monkeypatch.setattr(udp, "_QUICK_SOAK_S", 0.1)
     monkeypatch.setattr(udp, "probe", lambda: Probe(Rung.MANY, Rung.MANY, ()))
     rows = udp.run(quick=True)
     assert rows[0].name.endswith("by many")

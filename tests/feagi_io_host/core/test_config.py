@@ -175,6 +175,13 @@ def test_every_setting_can_come_from_the_environment(path: str) -> None:
         "limits.unregistered_bytes": "2048",
         "zmq.advertised_address": "10.0.0.7",
         "auth.open_to_everybody": "true",
+        "udp.endpoint": "udp://127.0.0.1:9",
+        "udp.multicast": "udp://239.1.2.3:9",
+        "udp.check": "tag",
+        "udp.oversize": "drop",
+        "udp.datagram_bytes": "8972",
+        "udp.buffer_bytes": "65536",
+        "shm.mode": "direct",
     }
     text = special.get(path) or example.get(path.partition(".")[0], "60")
     config = PNSConfig.from_sources(environ={variable_of(path): text})

@@ -183,3 +183,16 @@ def test_totals_add_up_rows_and_take_the_highest_mark() -> None:
     assert snapshot["dropped"] == {"damaged": 2, "full": 2, "closed": 1}
     assert (snapshot["saturation"], snapshot["saturation_lately"]) == (0.9, 0.75)
     assert snapshot["latency"]["count"] == 2
+
+
+def test_what_turns_out_to_be_lost_is_counted_and_the_sum_holds() -> None:
+    counters = StreamCounters()
+    for _ in range(5):
+        counters.count_sent(10)
+        counters.count_delivered()
+    counters.count_undelivered("lost", 2)
+    counters.count_never_came("lost", 3)
+    snapshot = counters.snapshot()
+    assert snapshot == {"sent": 8, "delivered": 3, "bytes": 50, "dropped": {"lost": 5}}
+    counters.count_undelivered("lost", 100)  # more than there were: a peer may say anything
+    assert (counters.delivered, counters.dropped, counters.sent) == (0, 8, 8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,19 @@ def test_a_fake_clock_moves_when_told_and_never_back() -> None:
     assert clock.advance(0.25) == clock() == 5.25
     with pytest.raises(ValueError, match="does not go back"):
         clock.advance(-1.0)
+
+
+def test_residue_sees_segments_of_this_process_and_of_no_other() -> None:
+    before = Residue()
+    left = {pid: Path(f"/dev/shm/feagi-io-{pid}-{'f' * 32}") for pid in (os.getpid(), os.getppid())}
+    for path in left.values():
+        path.touch()
+    try:
+        assert before.since() == [f"shared memory {left[os.getpid()]}"]
+    finally:
+        for path in left.values():
+            path.unlink()
+    assert before.since() == []
 
 
 def test_residue_sees_threads_and_descriptors() -> None:

@@ -12,7 +12,9 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from feagi_io_host.blocking.transport import BlockingTransport
-from feagi_io_host.core.errors import ConfigError
+from feagi_io_host.core.errors import ConfigError, FeagiDataError
+from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
+from feagi_io_host.core.types import StreamType
 from feagi_io_host.nonblocking.transport import NonBlockingTransport
 from feagi_io_host.testing import StandInHost
 from feagi_io_host.transports import registry
@@ -60,7 +62,7 @@ def test_unknown_names_list_the_known_ones(install: Install) -> None:
     install(bus__blocking="Bus")
     with pytest.raises(
         ConfigError,
-        match=r"'bus'; known: bus \(blocking\), shm \(blocking\), virtual \(blocking, nonbl",
+        match=r"'bus'; known: bus \(blocking\), shm \(.*\), udp \(nonblocking\), virtual \(bl",
     ):
         registry.nonblocking_transport("bus", StandInHost())
 
@@ -69,7 +71,8 @@ def test_entry_points_join_the_table_but_replace_nothing(install: Install) -> No
     install(bus__blocking="Bus", virtual__blocking="Nothing", junk="Nothing", bus__other="Nothing")
     assert dict(registry.transport_names()) == {
         "bus": ("blocking",),
-        "shm": ("blocking",),
+        "shm": ("blocking", "nonblocking"),
+        "udp": ("nonblocking",),
         "virtual": ("blocking", "nonblocking"),
         "zmq": ("blocking", "nonblocking"),
     }
@@ -83,3 +86,24 @@ def test_what_is_no_transport_is_refused(install: Install) -> None:
         registry.blocking_transport("bus", StandInHost())
     with pytest.raises(ConfigError, match="gave a Bus, no NonBlockingTransport"):
         registry.nonblocking_transport("bus", StandInHost())
+
+
+@pytest.mark.parametrize("target", sorted(registry.STREAM_ENDS.values()))
+def test_every_stream_end_can_be_opened_by_name(target: str) -> None:
+    module, _, name = target.partition(":")
+    assert callable(getattr(import_module(module), name))
+
+
+def test_streams_over_what_has_no_end_of_its_own_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"motor stream over Zmq.*known: .*Udp"):
+        registry.stream_end(
+            Endpoint(ConnectionProtocol.ZMQ, "tcp://127.0.0.1:1"),
+            StreamType.MOTOR,
+            max_frame_bytes=100,
+        )
+    with pytest.raises(FeagiDataError, match="session-key is expected"):
+        registry.stream_end(
+            Endpoint(ConnectionProtocol.UDP, "udp://127.0.0.1:1"),
+            StreamType.VISUALIZATION,
+            max_frame_bytes=100,
+        )

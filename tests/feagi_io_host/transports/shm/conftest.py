@@ -6,17 +6,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from feagi_io_host.core.container import FeagiByteContainer
 from feagi_io_host.core.json_struct import FeagiJSON
-from feagi_io_host.transports.shm.names import why_unavailable
+from feagi_io_host.transports.shm.names import SHM_FOLDER, why_unavailable
 from feagi_io_host.transports.shm.stale import remove_stale
 
 ROOT = Path(__file__).parents[4]
+_PROGRAMS = {
+    "agent": ["agent_process.py"],
+    "view": ["viewer_process.py", "view"],
+    "fill": ["viewer_process.py", "fill"],
+}
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -31,15 +36,15 @@ def _shared_memory() -> None:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """`start(role, *arguments)`: a process with pipes of text. The role "agent" is played by
-    `agent_process`, the others by `other_process`."""
+    """`start(role, *arguments)`: a process with pipes of text. Who plays which role
+    stands in _PROGRAMS, all others `other_process`; `within` is a command that runs it."""
     processes: list[subprocess.Popen[str]] = []
 
-    def run(role: str, *arguments: str) -> subprocess.Popen[str]:
-        program = ["agent_process.py"] if role == "agent" else ["other_process.py", role]
+    def run(role: str, *arguments: str, within: Sequence[str] = ()) -> subprocess.Popen[str]:
+        program = _PROGRAMS.get(role, ["other_process.py", role])
         folder = Path(__file__).parent
         process = subprocess.Popen(
-            [sys.executable, str(folder / program[0]), *program[1:], *arguments],
+            [*within, sys.executable, str(folder / program[0]), *program[1:], *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -53,6 +58,11 @@ def start() -> Iterator[Start]:
         process.kill()
         process.communicate(timeout=10)
     remove_stale()
+
+
+def own_names() -> set[str]:
+    """What of shared memory this process has made; test runs beside this one have theirs."""
+    return {name for name in os.listdir(SHM_FOLDER) if name.startswith(f"feagi-io-{os.getpid()}-")}
 
 
 def line(process: subprocess.Popen[str]) -> str:

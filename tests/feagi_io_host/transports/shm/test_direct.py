@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from feagi_io_host.core.config import PNSConfig
 from feagi_io_host.core.errors import (
     ClosedError,
     ConfigError,
@@ -16,6 +19,9 @@ from feagi_io_host.core.errors import (
     RemoteError,
     VoxelArrayError,
 )
+from feagi_io_host.create import create_pns_with_config
+from feagi_io_host.testing import StandInHost
+from feagi_io_host.transports.shm import AsyncShmTransport, ShmTransport
 from feagi_io_host.transports.shm.direct import ShmDirectReader, ShmDirectTransport
 from feagi_io_host.transports.shm.header import ShmMode
 from feagi_io_host.transports.shm.reader import RingReader
@@ -110,3 +116,45 @@ def test_modes_are_not_mixed_up_and_counts_are_checked() -> None:
             writer.write(data)
             with pytest.raises(RemoteError, match="says it holds"):
                 end.receive(PATIENCE_S)
+
+
+@pytest.mark.parametrize("paradigm", ["blocking", "nonblocking"])
+def test_a_configuration_may_ask_for_it_beside_the_streams(
+    require: Callable[[str], ModuleType | str], paradigm: str
+) -> None:
+    require("zmq")
+    arguments: dict[str, object] = dict.fromkeys(
+        ("zmq.rest", "zmq.motor", "zmq.viz", "zmq.sensory"), "tcp://127.0.0.1:0"
+    )
+    arguments["transport.visualization"] = f"shm.{paradigm}"
+    plain = create_pns_with_config(PNSConfig.from_sources(arguments=arguments))
+    (without,) = [h.transport for h in plain.transports if h.backend_name == "shm"]
+    assert isinstance(without, ShmTransport | AsyncShmTransport)
+    with pytest.raises(ConfigError, match="has no direct ring; set its mode"):
+        _ = without.direct
+    arguments.update({"shm.mode": "direct", "shm.direct_neurons": 10})
+    pns = create_pns_with_config(PNSConfig.from_sources(arguments=arguments))
+    (transport,) = [h.transport for h in pns.transports if h.backend_name == "shm"]
+    assert isinstance(transport, ShmTransport | AsyncShmTransport)
+    ids, potentials = np.arange(10, dtype=np.uint32), np.ones(10, np.float32)
+    with pytest.raises(ClosedError):
+        transport.direct.publish_neural_activity_direct(ids, potentials)
+    with pns, ShmDirectReader(transport.direct.url) as reader:
+        transport.direct.publish_neural_activity_direct(ids, potentials)
+        activity = reader.receive(10.0)
+        assert activity is not None
+        assert activity.neuron_ids.tolist() == list(range(10))
+        del activity
+        with pytest.raises(LocalError, match="max_neurons is 10"):
+            transport.direct.publish_neural_activity_direct(
+                np.arange(11, dtype=np.uint32), np.ones(11, np.float32)
+            )
+        pns.stop()
+        with pytest.raises(ClosedError):
+            reader.receive(10.0)
+
+
+def test_a_mode_that_there_is_not_is_refused() -> None:
+    for made in (ShmTransport, AsyncShmTransport):
+        with pytest.raises(ConfigError, match="one of fbc, direct"):
+            made(StandInHost(), mode="array")

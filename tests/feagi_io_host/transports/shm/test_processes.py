@@ -251,7 +251,7 @@ def test_memory_and_descriptors_are_flat_under_a_stopped_reader_and_churn(start:
 
 
 def test_the_residue_of_all_this_is_nothing() -> None:
-    ours = re.compile(r"feagi-io-[0-9a-f]{32}(\.sock)?")
+    ours = re.compile(r"feagi-io-[0-9]+-[0-9a-f]{32}(\.sock)?")
     with RingWriter(newest_wins(100)) as writer:
         mine = {writer.path.name, writer.path.name + ".sock"}
         assert mine <= {name for name in os.listdir(SHM_FOLDER) if ours.fullmatch(name)}

@@ -506,3 +506,22 @@ def test_no_payload_is_allocated_per_frame() -> None:
         finally:
             tracemalloc.stop()
         assert peak - before < 20_000
+
+
+def test_in_order_a_slot_that_a_dying_reader_still_holds_is_tried_again_soon() -> None:
+    with RingWriter(in_order(100, slots=2)) as writer, RingReader(writer.url) as reader:
+        writer.serve(PATIENCE_S)
+        assert reader.take(0.0) is None
+        writer.write(b"one")
+        writer.write(b"two")
+        frame = reader.take(PATIENCE_S)
+        assert frame is not None
+        # As the kernel does it: the connection first, and nobody is told of the locks.
+        reader._end.close()
+        began_s = time.monotonic()
+        release = threading.Timer(0.05, frame.release)
+        release.start()
+        del frame
+        assert writer.write(b"three", PATIENCE_S) == 0
+        release.join()
+        assert time.monotonic() - began_s < PATIENCE_S / 2

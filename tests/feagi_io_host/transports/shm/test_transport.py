@@ -47,7 +47,7 @@ from feagi_io_host.transports.shm import (
 )
 from feagi_io_host.transports.shm.names import SHM_FOLDER, name_from_url
 from feagi_io_host.transports.shm.streams import SensoryIntake
-from tests.feagi_io_host.transports.shm.conftest import Start, line
+from tests.feagi_io_host.transports.shm.conftest import Start, line, own_names
 
 PATIENCE_S = 10.0
 MAX_FRAME_BYTES = 100_000
@@ -345,7 +345,7 @@ def test_callers_that_name_no_ring_are_cut_off_and_harm_nobody(
         for said in (
             b"\xff" * 200,
             b"../../etc/passwd",
-            b"feagi-io-" + b"0" * 32,
+            b"feagi-io-1-" + b"0" * 32,
             name_from_url(large.url).encode(),
             name_from_url(direct.url).encode(),
         ):
@@ -467,10 +467,10 @@ def test_a_system_that_has_no_more_is_an_agent_refused_and_nothing_left(
     def nothing_left(*_: object, **__: object) -> None:
         raise LocalError("no room for 5 bytes")
 
-    before = set(os.listdir(SHM_FOLDER))
+    before = own_names()
     monkeypatch.setattr("feagi_io_host.transports.shm.ring.Doorway", nothing_left)
     with pytest.raises(LocalError, match="no room"):
         transport.admit(ROVER, SENSORY | MOTOR)
     assert host.sessions == ()
     assert transport.offer(ID, MOTOR) is None
-    assert set(os.listdir(SHM_FOLDER)) == before
+    assert own_names() == before

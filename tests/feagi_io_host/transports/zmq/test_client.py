@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import zmq
@@ -19,8 +19,11 @@ from feagi_io_host.core.errors import ClosedError, ConfigError, StopTimeoutError
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.zmq.client import ZmqAgentLink
-from feagi_io_host.transports.zmq.client_sockets import host_and_port
-from feagi_io_host.transports.zmq.client_stream import REOPEN_AFTER_S, ClientStream
+from feagi_io_host.transports.zmq.client_stream import (
+    REOPEN_AFTER_S,
+    ClientStream,
+    host_and_port,
+)
 from feagi_io_host.transports.zmq.common import Role, SocketOptions
 
 DEADLINE_S = 10.0
@@ -54,6 +57,7 @@ class Party:
 
     def frame_received(self, stream: StreamType, data: BytesLike) -> None: ...
     def frame_refused(self, stream: StreamType, size_bytes: int) -> None: ...
+    def stream_end_counted(self, stream: StreamType, counters: Mapping[str, int]) -> None: ...
     def note(self, action: ClientAction) -> None: ...
     def next_sensory(self) -> SharedFBC | None:
         return None

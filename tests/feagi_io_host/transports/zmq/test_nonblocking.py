@@ -175,7 +175,7 @@ def test_two_transports_and_their_agents_share_the_callers_loop() -> None:
             assert counter_of(await here.receive_motor(DEADLINE_S)) == counter
             assert counter_of(await here.receive_visualization(DEADLINE_S)) == counter
             assert counter_of(await there.receive_motor(DEADLINE_S)) == 100 + counter
-            assert stage.host.take_sensory(here.agent_id) is not None
+            assert await asyncio.to_thread(stage.host.take_sensory, here.agent_id)
         assert await there.receive_visualization(0.0) is None
 
     play(scene)
@@ -290,9 +290,9 @@ def test_packed_sensory_frames_are_taken_only_when_that_was_agreed() -> None:
             peer = await stage.agent(transport)
             await peer.send_sensory(packed)
             await peer.send_sensory(sent)
-            heard = [host.take_sensory(peer.agent_id)]
+            heard = [await asyncio.to_thread(host.take_sensory, peer.agent_id)]
             if agreed is not None:
-                heard.append(host.take_sensory(peer.agent_id))
+                heard.append(await asyncio.to_thread(host.take_sensory, peer.agent_id))
             assert heard == [sent] * len(heard)
             (session,) = host.sessions
             assert session.counters[StreamType.SENSORY].dropped == (0 if agreed else 1)
