@@ -8,7 +8,8 @@ may happen in which state stands in the table at the end of this module; what it
 met with silence, and counted. The rules:
 
   1  An unregistered peer may send 1024 bytes; longer messages, and what cannot be read, get no
-     answer. The session stays usable.
+     answer. The session stays usable, unless a transport ends the connection of one that goes on
+     sending far more.
   2  Messages are counted against the peer's own rate; those of unregistered peers also against
      one rate for all of them together, so that many new peers cost no more than a few. Agents
      that are in do not feel it.

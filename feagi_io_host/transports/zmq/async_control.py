@@ -9,17 +9,25 @@ another transport has let in.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from feagi_io_host.core.carrier import AttachedAgent
 from feagi_io_host.core.registration import RegistrationServer
 from feagi_io_host.transports.zmq.async_socket import SocketWatch
-from feagi_io_host.transports.zmq.desk import ControlDesk, DeskOwner, ServedAgent, take_sensory
+from feagi_io_host.transports.zmq.connection_guard import ConnectionGuard
+from feagi_io_host.transports.zmq.desk import (
+    ControlDesk,
+    DeskOwner,
+    Door,
+    ServedAgent,
+    take_sensory,
+)
 from feagi_io_host.transports.zmq.slots import EndpointSlots, Slot
 
 if TYPE_CHECKING:
-    from feagi_io_host.transports.zmq.common import BytesLike, ZmqSocket
+    from feagi_io_host.transports.zmq.common import BytesLike
 
 # Agents of another transport that have gone are looked for this often.
 _LOOK_AROUND_S: Final = 0.25
@@ -28,8 +36,9 @@ _LOOK_AROUND_S: Final = 0.25
 class AsyncControlLoop:
     """Serves the agents of `owner`. All its state is the event loop's own; it is made there.
 
-    Without a `router` nobody registers here, and only what was adopted is served. `unpack` gives
-    plain frames of packed ones. Raises what SocketWatch raises.
+    Agents register at `door`; without one nobody does, and only what was adopted is served.
+    `guard` looks at the connections. `unpack` gives plain frames of packed ones.
+    Raises what SocketWatch raises.
     """
 
     def __init__(
@@ -37,11 +46,12 @@ class AsyncControlLoop:
         owner: DeskOwner,
         server: RegistrationServer,
         slots: EndpointSlots,
-        router: ZmqSocket | None,
+        door: Door | None,
+        guard: ConnectionGuard,
         unpack: Callable[[BytesLike], BytesLike] | None = None,
     ) -> None:
-        self._desk = None if router is None else ControlDesk(
-            owner, server, slots, router, watch=self._watch, unwatch=self._unwatch, unpack=unpack
+        self._desk = None if door is None else ControlDesk(
+            owner, server, slots, door, watch=self._watch, unwatch=self._unwatch, unpack=unpack
         )  # fmt: skip
         self._unpack = unpack
         self._slots = slots
@@ -49,8 +59,11 @@ class AsyncControlLoop:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watches: dict[ServedAgent, SocketWatch] = {}
         self._router_watch: SocketWatch | None = None
-        if router is not None:
-            self._router_watch = SocketWatch(router, lambda: self._safely(self._serve_control))
+        self._guard = guard
+        self._next_look: asyncio.TimerHandle | None = None
+        if door is not None:
+            self._router_watch = SocketWatch(door.socket, lambda: self._safely(self._serve_control))
+        self._plan_look()
 
     def adopt(self, agent: AttachedAgent, slot: Slot) -> None:
         """Serve the sensory stream of an agent of another transport, until the agent is closed.
@@ -58,8 +71,9 @@ class AsyncControlLoop:
         Raises what SocketWatch raises; the slot stays the caller's then.
         """
         served = ServedAgent(agent, slot)
-        self._watch_by(served, lambda: take_sensory(agent, slot.socket, self._unpack)[1])
+        self._watch_by(served, lambda: take_sensory(agent, slot, self._unpack)[1])
         self._adopted.append(served)
+        self._plan_look()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping`, of which `wake` tells."""
@@ -72,6 +86,7 @@ class AsyncControlLoop:
                     if desk is not None:
                         desk.look_around()
                     self._let_go_of_adopted()
+                    self._plan_look()
             self._ended.result()
         finally:
             self.close()
@@ -86,6 +101,8 @@ class AsyncControlLoop:
         self.wake()
         if self._router_watch is not None:
             self._router_watch.close()
+        if self._next_look is not None:
+            self._next_look.cancel()
         if self._desk is not None:
             self._desk.close()
         self._slots.close()
@@ -99,6 +116,25 @@ class AsyncControlLoop:
         more = self._desk.serve_control()
         self._desk.look_around()
         return more
+
+    def _look_at_connections(self) -> bool:
+        self._next_look = None
+        self._guard.look()
+        # Whether something waits at a socket tells of the connections that were looked at.
+        if self._desk is not None and self._desk.is_asked and self._router_watch is not None:
+            self._router_watch.again()
+        for served, watch in self._watches.items():
+            if served.sensory is not None and served.sensory.guard.suspects:
+                watch.again()
+        self._plan_look()
+        return False
+
+    def _plan_look(self) -> None:
+        wait_s = self._guard.wait_s
+        if self._next_look is None and wait_s < math.inf:
+            self._next_look = asyncio.get_running_loop().call_later(
+                wait_s, lambda: self._safely(self._look_at_connections)
+            )
 
     def _let_go_of_adopted(self) -> None:
         for served in tuple(self._adopted):

@@ -57,8 +57,9 @@ from feagi_io_host.transports.zmq.common import (
     endpoint_url,
     open_socket,
 )
+from feagi_io_host.transports.zmq.connection_guard import ConnectionGuard, control_rule
 from feagi_io_host.transports.zmq.control import ControlLoop
-from feagi_io_host.transports.zmq.desk import ServedAgent
+from feagi_io_host.transports.zmq.desk import Door, ServedAgent
 from feagi_io_host.transports.zmq.exposure import advertised
 from feagi_io_host.transports.zmq.packing import StreamPacker
 from feagi_io_host.transports.zmq.publisher import StreamPublisher, WireChannel
@@ -74,7 +75,7 @@ from feagi_io_host.transports.zmq.wire_form import refuse_unfit_form, unpacker
 from feagi_wire.const import AGENT_ID_BYTES
 
 if TYPE_CHECKING:
-    from feagi_io_host.transports.zmq.common import ZmqContext, ZmqSocket
+    from feagi_io_host.transports.zmq.common import ZmqContext
 
 _log = logging.getLogger("feagi_io.zmq")
 
@@ -149,6 +150,7 @@ class ZmqTransport(BlockingTransport):
         self._clock = clock
         self._control_url: str | None = None
         self._context: ZmqContext | None = None
+        self._guard: ConnectionGuard | None = None
         self._control: Worker | None = None
         self._loop: ControlLoop | None = None
         self._slots: EndpointSlots | None = None
@@ -188,19 +190,23 @@ class ZmqTransport(BlockingTransport):
 
     def counters(self) -> dict[str, Any]:
         """What happened on the control channel, as RegistrationServer counts it, and
-        `unanswerable`: answers given up because their peer was gone or did not read."""
+        `unanswerable`: answers given up because their peer was gone or did not read. On all
+        ports, `flooded` and `crowded` connections that were ended, as ConnectionGuard does."""
         server = self._server
         return {
             **({} if server is None else server.counters()),
             "unanswerable": self._unanswerable,
+            **({} if self._guard is None else self._guard.counters()),
         }
 
     # -- life ---------------------------------------------------------------------------------
 
     def _open(self) -> None:
         context: ZmqContext = zmq.Context()
+        guard = ConnectionGuard()
         slots = EndpointSlots(
             context,
+            guard,
             address=self._address,
             advertised_address=self._advertised,
             ports=self._data_ports,
@@ -217,7 +223,7 @@ class ZmqTransport(BlockingTransport):
                 brain=self._brain,
                 limits=self._limits,
             )
-            router = self._open_router(context)
+            door = self._open_door(context, guard)
         except BaseException:
             context.term()
             raise
@@ -225,14 +231,21 @@ class ZmqTransport(BlockingTransport):
         for end in self._wake_line:
             end.setblocking(False)
         self._loop = ControlLoop(
-            self, self._server, slots, router, self._wake_line[1], unpacker(self._compression)
+            self,
+            self._server,
+            slots,
+            door,
+            guard,
+            self._wake_line[1],
+            unpacker(self._compression),
         )
         self._slots = slots
         self._context = context
+        self._guard = guard
         self._control = Worker("feagi-io-zmq-control", self._loop.run, wake=self._wake)
         self._control.start()
 
-    def _open_router(self, context: ZmqContext) -> ZmqSocket | None:
+    def _open_door(self, context: ZmqContext, guard: ConnectionGuard) -> Door | None:
         if self._control_port is None:
             return None
         router = open_socket(context, Role.CONTROL, self._options, self._limits.registered_bytes)
@@ -243,7 +256,8 @@ class ZmqTransport(BlockingTransport):
             raise
         self._control_url = endpoint_url(self._advertised, port)
         _log.info("agents register at %s", self._control_url)
-        return router
+        rule = control_rule(self._limits.unregistered_bytes, self.registry.max_agents)
+        return Door(router, guard.watch(router, rule))
 
     def _close(self, timeout_s: float) -> None:
         if self._control is None:

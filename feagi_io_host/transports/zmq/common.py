@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import math
 import os
 import socket as sockets
 from collections.abc import Mapping
@@ -279,17 +280,20 @@ def send_message(
     return socket.send(message, flags, copy=False, track=True)
 
 
-def receive_parts(socket: ZmqSocket, most: int) -> list[zmq.Frame]:
+def receive_parts(socket: ZmqSocket, most: int, most_read: float = math.inf) -> list[zmq.Frame]:
     """One message that waits: its first `most` parts; further ones are read and let go.
 
-    Raises zmq.Again when none waits.
+    After `most_read` parts the rest is left for the next call, which takes it for a message: only
+    where a message of several parts is refused anyway. Raises zmq.Again when none waits.
     """
     parts: list[zmq.Frame] = []
+    read = 0
     while True:
         part = socket.recv(zmq.DONTWAIT, copy=False)
+        read += 1
         if len(parts) < most:
             parts.append(part)
-        if not part.more:
+        if not part.more or read >= most_read:
             return parts
 
 

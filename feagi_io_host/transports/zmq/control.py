@@ -17,11 +17,18 @@ import zmq
 
 from feagi_io_host.core.carrier import AttachedAgent
 from feagi_io_host.core.registration import RegistrationServer
-from feagi_io_host.transports.zmq.desk import ControlDesk, DeskOwner, ServedAgent, take_sensory
+from feagi_io_host.transports.zmq.connection_guard import ConnectionGuard
+from feagi_io_host.transports.zmq.desk import (
+    ControlDesk,
+    DeskOwner,
+    Door,
+    ServedAgent,
+    take_sensory,
+)
 from feagi_io_host.transports.zmq.slots import EndpointSlots, Slot
 
 if TYPE_CHECKING:
-    from feagi_io_host.transports.zmq.common import BytesLike, ZmqSocket
+    from feagi_io_host.transports.zmq.common import BytesLike
 
 # Agents of another transport that have gone are looked for this often.
 _LOOK_AROUND_S: Final = 0.25
@@ -30,8 +37,9 @@ _LOOK_AROUND_S: Final = 0.25
 class ControlLoop:
     """Serves the agents of `owner`. All its state but `adopt`'s is the control thread's own.
 
-    Without a `router` nobody registers here, and only what was adopted is served. The far end of
-    `waiting` wakes it. `unpack` gives plain frames of packed ones.
+    Agents register at `door`; without one nobody does, and only what was adopted is served. The
+    far end of `waiting` wakes it. `guard` looks at the connections; it is the caller's. `unpack`
+    gives plain frames of packed ones.
     """
 
     def __init__(
@@ -39,24 +47,26 @@ class ControlLoop:
         owner: DeskOwner,
         server: RegistrationServer,
         slots: EndpointSlots,
-        router: ZmqSocket | None,
+        door: Door | None,
+        guard: ConnectionGuard,
         waiting: sockets.socket,
         unpack: Callable[[BytesLike], BytesLike] | None = None,
     ) -> None:
-        self._desk = None if router is None else ControlDesk(
-            owner, server, slots, router, watch=self._watch, unwatch=self._unwatch, unpack=unpack
+        self._desk = None if door is None else ControlDesk(
+            owner, server, slots, door, watch=self._watch, unwatch=self._unwatch, unpack=unpack
         )  # fmt: skip
+        self._guard = guard
         self._unpack = unpack
         self._slots = slots
-        self._router = router
+        self._router = None if door is None else door.socket
         self._waiting = waiting
         self._adopted: list[ServedAgent] = []
         self._arriving: deque[ServedAgent] = deque()
         self._arrivals = threading.Lock()
         self._ended = False
         self._poller = zmq.Poller()
-        if router is not None:
-            self._poller.register(router, zmq.POLLIN)
+        if self._router is not None:
+            self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(waiting, zmq.POLLIN)
 
     def adopt(self, agent: AttachedAgent, slot: Slot) -> bool:
@@ -78,14 +88,19 @@ class ControlLoop:
 
     def _turn(self) -> None:
         desk = self._desk
+        guard = self._guard
         wait_s = _LOOK_AROUND_S if desk is None else desk.longest_wait_s()
+        wait_s = min(wait_s, guard.wait_s)
         # A millisecond early would be a wasted turn.
         ready = [source for source, _ in self._poller.poll(int(wait_s * 1000) + 1)]
         if self._waiting.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
                 self._waiting.recv(4096)
+        # Before the sockets are read: whether something waits there tells of those looked at.
+        if not guard.wait_s:
+            guard.look()
         if desk is not None:
-            if self._router in ready:
+            if self._router in ready or desk.is_asked:
                 desk.serve_control()
             for served in desk.served:
                 desk.serve_sensory(served)
@@ -100,7 +115,7 @@ class ControlLoop:
         for served in tuple(self._adopted):
             assert served.sensory is not None
             if not served.agent.closed:
-                take_sensory(served.agent, served.sensory.socket, self._unpack)
+                take_sensory(served.agent, served.sensory, self._unpack)
             if served.agent.closed:
                 self._adopted.remove(served)
                 self._unwatch(served)

@@ -27,6 +27,7 @@ from feagi_io_host.core.registration import RegistrationServer
 from feagi_io_host.core.server_seams import ServerEvent
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.zmq.common import frame_bytes, receive_parts
+from feagi_io_host.transports.zmq.connection_guard import PortGuard
 from feagi_io_host.transports.zmq.slots import EndpointSlots, Slot
 
 if TYPE_CHECKING:
@@ -38,6 +39,16 @@ _log = logging.getLogger("feagi_io.zmq")
 _LOOK_AROUND_S: Final = 0.25
 # So many messages of one socket in a row; then the others have their turn.
 _FAIR_SHARE: Final = 16
+# What has more parts than this is read in several turns.
+_MOST_PARTS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The bound ROUTER that agents register at, and who looks at its connections."""
+
+    socket: ZmqSocket
+    guard: PortGuard
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +83,7 @@ class ControlDesk:
 
     `watch(served)` is called for each agent whose sensory socket is to be waited for from then
     on, `unwatch(served)` before that socket is closed. `unpack` gives plain frames of packed ones.
+    The door is closed with it.
     """
 
     def __init__(
@@ -79,7 +91,7 @@ class ControlDesk:
         owner: DeskOwner,
         server: RegistrationServer,
         slots: EndpointSlots,
-        router: ZmqSocket,
+        door: Door,
         *,
         watch: Callable[[ServedAgent], object],
         unwatch: Callable[[ServedAgent], object],
@@ -89,7 +101,8 @@ class ControlDesk:
         self._unpack = unpack
         self._server = server
         self._slots = slots
-        self._router = router
+        self._router = door.socket
+        self._guard = door.guard
         self._watch = watch
         self._unwatch = unwatch
         self._served: dict[bytes, ServedAgent] = {}
@@ -118,6 +131,7 @@ class ControlDesk:
         for agent_id in tuple(self._served):
             self._forget(agent_id, "zmq transport stopped")
         self._slots.close()
+        self._guard.close()
         self._router.close()  # with its linger: the last answers
 
     def serve_control(self) -> bool:
@@ -126,6 +140,7 @@ class ControlDesk:
             try:
                 parts = receive_parts(self._router, 3)
             except zmq.Again:
+                self._guard.drained()
                 return False
             if len(parts) < 2:
                 continue  # an identity and nothing else
@@ -135,13 +150,20 @@ class ControlDesk:
             outcome = self._server.receive(peer, content, self._owner.now_s())
             if self._act(outcome.events) and outcome.reply is not None:
                 self._answer(peer, outcome.reply)
+            known = self._server.registry.find_by_peer(peer) is not None
+            self._guard.heard(parts[-1], self._server.limits.registered_bytes if known else None)
         return True
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether `serve_control` is to be called although nothing waits, for the guard to know."""
+        return bool(self._guard.suspects)
 
     def serve_sensory(self, served: ServedAgent) -> bool:
         """Pass on the sensory frames that wait; true when there may be more of them."""
         if served.sensory is None:
             return False
-        taken, more = take_sensory(served.agent, served.sensory.socket, self._unpack)
+        taken, more = take_sensory(served.agent, served.sensory, self._unpack)
         if taken:
             self._server.registry.touch(served.agent.agent_id, self._owner.now_s())
         return more
@@ -200,20 +222,25 @@ class ControlDesk:
 
 def take_sensory(
     agent: AttachedAgent,
-    socket: ZmqSocket,
+    slot: Slot,
     unpack: Callable[[BytesLike], BytesLike] | None = None,
 ) -> tuple[int, bool]:
-    """Hand the sensory frames that wait in `socket` to `agent`, a fair share of them at most.
+    """Hand the sensory frames that wait in `slot` to `agent`, a fair share of them at most.
 
     Gives how many messages there were and whether there may be more. What is no frame is counted.
     `unpack` gives plain frames of packed ones; without it these are no frames.
     """
     counters = agent.counters[StreamType.SENSORY]
+    socket, guard = slot.socket, slot.guard
     for taken in range(_FAIR_SHARE):
         try:
-            parts = receive_parts(socket, 1)
+            parts = receive_parts(socket, 1, _MOST_PARTS)
         except zmq.Again:
+            if guard.suspects:
+                guard.drained()
             return taken, False
+        if guard.listening:
+            guard.heard(parts[0])
         try:
             if parts[0].more:
                 raise FeagiDataError("message of several parts; one part, one FBC is expected")

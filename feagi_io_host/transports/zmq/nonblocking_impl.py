@@ -66,7 +66,8 @@ from feagi_io_host.transports.zmq.common import (
     endpoint_url,
     open_socket,
 )
-from feagi_io_host.transports.zmq.desk import ServedAgent
+from feagi_io_host.transports.zmq.connection_guard import ConnectionGuard, control_rule
+from feagi_io_host.transports.zmq.desk import Door, ServedAgent
 from feagi_io_host.transports.zmq.exposure import advertised
 from feagi_io_host.transports.zmq.packing import StreamPacker
 from feagi_io_host.transports.zmq.slots import (
@@ -81,7 +82,7 @@ from feagi_io_host.transports.zmq.wire_form import refuse_unfit_form, unpacker
 from feagi_wire.const import AGENT_ID_BYTES
 
 if TYPE_CHECKING:
-    from feagi_io_host.transports.zmq.common import ZmqContext, ZmqSocket
+    from feagi_io_host.transports.zmq.common import ZmqContext
 
 _log = logging.getLogger("feagi_io.zmq")
 
@@ -151,6 +152,7 @@ class AsyncZmqTransport(NonBlockingTransport):
         self._clock = clock
         self._control_url: str | None = None
         self._context: ZmqContext | None = None
+        self._guard: ConnectionGuard | None = None
         self._control: AsyncWorker | None = None
         self._control_loop: AsyncControlLoop | None = None
         self._slots: EndpointSlots | None = None
@@ -194,19 +196,23 @@ class AsyncZmqTransport(NonBlockingTransport):
 
     def counters(self) -> dict[str, Any]:
         """What happened on the control channel, as RegistrationServer counts it, and
-        `unanswerable`: answers given up because their peer was gone or did not read."""
+        `unanswerable`: answers given up because their peer was gone or did not read. On all
+        ports, `flooded` and `crowded` connections that were ended, as ConnectionGuard does."""
         server = self._server
         return {
             **({} if server is None else server.counters()),
             "unanswerable": self._unanswerable,
+            **({} if self._guard is None else self._guard.counters()),
         }
 
     # -- life ---------------------------------------------------------------------------------
 
     async def _open(self) -> None:
         context: ZmqContext = zmq.Context()
+        guard = ConnectionGuard()
         slots = EndpointSlots(
             context,
+            guard,
             address=self._address,
             advertised_address=self._advertised,
             ports=self._data_ports,
@@ -223,14 +229,14 @@ class AsyncZmqTransport(NonBlockingTransport):
                 brain=self._brain,
                 limits=self._limits,
             )
-            router = self._open_router(context)
+            door = self._open_door(context, guard)
             try:
                 control_loop = AsyncControlLoop(
-                    self, self._server, slots, router, unpacker(self._compression)
+                    self, self._server, slots, door, guard, unpacker(self._compression)
                 )
             except BaseException:
-                if router is not None:
-                    router.close(0)
+                if door is not None:
+                    door.socket.close(0)
                 raise
         except BaseException:
             self._control_url = None
@@ -240,6 +246,7 @@ class AsyncZmqTransport(NonBlockingTransport):
         self._control_loop = control_loop
         self._slots = slots
         self._context = context
+        self._guard = guard
         if self._compression is not None:
             self._beside = ThreadPoolExecutor(1, thread_name_prefix="feagi-io-zmq-lz4")
         self._control = AsyncWorker(
@@ -247,7 +254,7 @@ class AsyncZmqTransport(NonBlockingTransport):
         )
         self._control.start()
 
-    def _open_router(self, context: ZmqContext) -> ZmqSocket | None:
+    def _open_door(self, context: ZmqContext, guard: ConnectionGuard) -> Door | None:
         if self._control_port is None:
             return None
         router = open_socket(context, Role.CONTROL, self._options, self._limits.registered_bytes)
@@ -258,7 +265,8 @@ class AsyncZmqTransport(NonBlockingTransport):
             raise
         self._control_url = endpoint_url(self._advertised, port)
         _log.info("agents register at %s", self._control_url)
-        return router
+        rule = control_rule(self._limits.unregistered_bytes, self.registry.max_agents)
+        return Door(router, guard.watch(router, rule))
 
     async def _close(self, timeout_s: float) -> None:
         if self._control is None:

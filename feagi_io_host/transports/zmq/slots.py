@@ -23,6 +23,12 @@ from feagi_io_host.transports.zmq.common import (
     endpoint_url,
     open_socket,
 )
+from feagi_io_host.transports.zmq.connection_guard import (
+    ConnectionGuard,
+    PortGuard,
+    publisher_rule,
+    sensory_rule,
+)
 
 if TYPE_CHECKING:
     from feagi_io_host.transports.zmq.common import ZmqContext, ZmqSocket
@@ -52,21 +58,30 @@ _CLOSING_S: Final = 2.0
 class Slot:
     """One bound socket of one agent. Belongs to one thread at a time, which closes it."""
 
-    __slots__ = ("_give_back", "_port", "socket")
+    __slots__ = ("_give_back", "_port", "guard", "socket")
 
-    def __init__(self, socket: ZmqSocket, port: int, give_back: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        socket: ZmqSocket,
+        port: int,
+        guard: PortGuard,
+        give_back: Callable[[int], object],
+    ) -> None:
         self.socket = socket
+        self.guard = guard
         self._port = port
         self._give_back = give_back
 
     def close(self) -> None:
         """Close the socket, then give its port back; once."""
+        self.guard.close()
         self.socket.close(0)
         self._give_back(self._port)
 
 
 class EndpointSlots:
     """The server's EndpointAllocator: `allocate` binds, `claim` hands the socket on. Thread-safe.
+    The connections of every socket are looked at by `guard`.
 
     `ports` are those that may be used (None: any free one); one given back is used again last,
     since the system takes a moment to let go of it. `preferred_ports` are tried first, one for
@@ -76,6 +91,7 @@ class EndpointSlots:
     def __init__(
         self,
         context: ZmqContext,
+        guard: ConnectionGuard,
         *,
         address: str,
         advertised_address: str,
@@ -85,6 +101,7 @@ class EndpointSlots:
         preferred_ports: Mapping[StreamType, int] | None = None,
     ) -> None:
         self._context = context
+        self._guard = guard
         self._address = address
         self._advertised = advertised_address
         self._free_ports = None if ports is None else deque(ports)
@@ -123,7 +140,11 @@ class EndpointSlots:
                 socket.close(0)
                 return None
             self._held.add(port)
-            self._unclaimed[agent_id, capability] = Slot(socket, port, self._give_back)
+            sensory = stream is StreamType.SENSORY
+            guard = self._guard.watch(
+                socket, sensory_rule(limit) if sensory else publisher_rule(stream.value)
+            )
+            self._unclaimed[agent_id, capability] = Slot(socket, port, guard, self._give_back)
         return Endpoint(ConnectionProtocol.ZMQ, endpoint_url(self._advertised, port))
 
     def claim(self, agent_id: bytes, capability: AgentCapabilities) -> Slot | None:

@@ -405,6 +405,30 @@ def test_the_brain_answers() -> None:
     assert brain.timestep == 0.02
 
 
+class FailingBrain:
+    """Raises whatever it is asked."""
+
+    def health(self) -> HealthReport:
+        raise RuntimeError("no health")
+
+    def timestep_s(self) -> float:
+        raise RuntimeError("no time step")
+
+    def change_timestep(self, agent_id: bytes, timestep_s: float) -> bool:
+        raise RuntimeError("no change")
+
+
+def test_a_brain_that_fails_gives_no_answers(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(brain=FailingBrain())
+    world.say("a", request())
+    for question in (HealthCheckRequest(), TimestepRequest(), TimestepChange(0.1)):
+        assert world.say("a", question) is None
+    assert world.ignored() == {"brain failed": 3}
+    assert world.say("a", HeartBeat()) == HeartBeat()
+    for text in ("no health", "no time step", "no change"):
+        assert text in caplog.text
+
+
 def test_without_a_brain() -> None:
     world = World()
     world.say("a", request())
