@@ -240,6 +240,8 @@ def test_who_the_host_detaches_is_out(start: Start, agent: Callable[..., ZmqPeer
     transport = start(host)
     peer = agent(transport)
     (session,) = host.sessions
+    # Who is not connected yet cannot be seen to be cut off.
+    assert transport.wait_until_subscribed(session.agent_id, DEADLINE_S)
     session.close("the brain has enough of it")
     peer.wait_until_cut_off()
     assert transport.agents == ()
