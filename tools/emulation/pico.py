@@ -43,7 +43,7 @@ class Pico(EmulatedBoard):
             raise ValueError(f"uid has {len(uid)} bytes, machine.unique_id() has 8")
         emulator = find_pico_emulator()
         flash = firmware or pico_firmware()
-        command = [emulator.node, str(_PROGRAM), str(emulator.library), str(emulator.bootrom)]
+        command = [emulator.node, str(_PROGRAM), str(emulator.module), str(emulator.bootrom)]
         super().__init__(
             EmulatorProcess([*command, str(flash), uid.hex()], dict(os.environ), self.name)
         )

@@ -72,7 +72,7 @@ class PicoEmulator:
     """rp2040js: the program `node`, the package's module and the words of the boot ROM."""
 
     node: str
-    library: Path
+    module: Path
     bootrom: Path
 
 
@@ -91,8 +91,8 @@ def find_pico_emulator() -> PicoEmulator:
         _fetch_bootrom(folder)
 
     folder = filled(cache_folder() / "programs" / f"rp2040js-{RP2040JS_VERSION}", fill)
-    library = folder / "node_modules/rp2040js/dist/esm/index.js"
-    return PicoEmulator(node, library, folder / "bootrom.json")
+    module = folder / "node_modules/rp2040js/dist/esm/index.js"
+    return PicoEmulator(node, module, folder / "bootrom.json")
 
 
 def _fetch_rp2040js(npm: str, folder: Path) -> None:
