@@ -79,9 +79,10 @@ def blank(cortex_m3: Path) -> Iterator[Cortex]:
         yield board
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def board(cortex_m3: Path, packages: Deployment) -> Iterator[Cortex]:
-    """A board with the memory of a Pico and both packages, shared by the tests.
+    """A board with the memory of a Pico and both packages, shared by the tests of a module: an
+    emulator takes most of a core, whatever the board does.
 
     Its clock counts instructions, so that times measured there do not depend on this machine.
     """
@@ -92,7 +93,7 @@ def board(cortex_m3: Path, packages: Deployment) -> Iterator[Cortex]:
         yield board
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def large_board(
     cortex_m3: Path, packages: Deployment, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cortex]:
@@ -110,7 +111,7 @@ def large_board(
         yield board
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pico(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pico]:
     """A Pico with both packages in its flash, shared by the tests."""
     try:
