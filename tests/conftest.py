@@ -34,10 +34,15 @@ from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tools.browser import Chromium
 
 # The same examples on every run, and no deadline that a busy machine could miss.
 # `pytest --hypothesis-profile=explore` looks further, at random.
@@ -350,3 +355,51 @@ def require() -> Callable[[str], ModuleType | str]:
         pytest.skip(reason)
 
     return find
+
+
+# The first run may fetch the browser, in a fixture.
+FETCH_S = 500
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Room for the first download of the browser."""
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(FETCH_S))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Chromium:
+    """The browser on this machine; fetched on the first run.
+
+    Where it cannot be had the test is skipped with the reason; with CI=true it fails.
+    """
+    from tools.browser import BrowserUnavailableError, find_chromium
+
+    try:
+        return find_chromium()
+    except BrowserUnavailableError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{error}; with CI=true everything has to run")
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def page(chromium: Chromium) -> Iterator[Page]:
+    """A page in a browser of the test's own, driven by Playwright.
+
+    It keeps an event loop running in the test's thread: what needs one of its own runs in another
+    thread or process.
+    """
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium.path,
+            env={**chromium.environment},
+            args=list(chromium.flags),
+        )
+        try:
+            yield browser.new_page()
+        finally:
+            browser.close()
