@@ -29,6 +29,8 @@ _MAX_CONTROL_BYTES: Final = 1 << 20
 # See cortex_m3/board.h.
 _HEAP_BYTES_ADDRESS: Final = 0x21FFFFE0
 _UNIQUE_ID_ADDRESS: Final = 0x21FFFFF0
+_ROMFS_ADDRESS: Final = 0x21800000
+_MAX_ROMFS_BYTES: Final = 1 << 20
 
 
 class Cortex(EmulatedBoard):
@@ -45,6 +47,7 @@ class Cortex(EmulatedBoard):
         uid: bytes = b"emulated",
         heap_bytes: int = 196_608,
         instruction_ns_log2: int | None = None,
+        romfs: Path | None = None,
     ) -> None:
         """Nothing runs before `start`.
 
@@ -52,6 +55,9 @@ class Cortex(EmulatedBoard):
         opened them, or TCP servers on 127.0.0.1, which answer at once and take half as many bytes
         per second. `uid`: the eight bytes of machine.unique_id(). `heap_bytes`: what MicroPython
         gets, by default about what it has on a Pico; 8192 to 4096000.
+
+        `romfs`: the image of a read-only file system (tools/emulation/romfs.py), found at /rom and
+        on sys.path; the interpreter runs the files there in place, as from a chip's flash.
 
         With `instruction_ns_log2` = n every instruction takes 2**n ns of the board's clock, which
         stands still while this machine has no time for QEMU: what a program measures there is the
@@ -71,6 +77,11 @@ class Cortex(EmulatedBoard):
             *("-device", f"loader,addr={_UNIQUE_ID_ADDRESS:#x},data={number:#x},data-len=8"),
             *("-device", f"loader,addr={_HEAP_BYTES_ADDRESS:#x},data={heap_bytes:#x},data-len=4"),
         ]
+        if romfs is not None:
+            size = romfs.stat().st_size
+            if size > _MAX_ROMFS_BYTES:
+                raise ValueError(f"romfs has {size} bytes, the board takes {_MAX_ROMFS_BYTES}")
+            command += ["-device", f"loader,file={romfs},addr={_ROMFS_ADDRESS:#x},force-raw=on"]
         if instruction_ns_log2 is not None:
             command += ["-icount", f"shift={instruction_ns_log2}"]
         for line in range(5):

@@ -8,6 +8,7 @@
 #include "extmod/vfs.h"
 #include "py/mperrno.h"
 #include "py/mphal.h"
+#include "py/objarray.h"
 #include "py/runtime.h"
 
 #define CONSOLE_BAUD (921600)
@@ -216,3 +217,18 @@ static MP_DEFINE_CONST_DICT(disk_dict, disk_names);
 static MP_DEFINE_CONST_OBJ_TYPE(
     disk_type, MP_QSTR_Disk, MP_TYPE_FLAG_NONE, locals_dict, &disk_dict);
 const mp_obj_base_t board_disk = { &disk_type };
+
+// -- the read-only file system -------------------------------------------------------------------
+
+static const MP_DEFINE_MEMORYVIEW_OBJ(romfs, 'B', 0, ROMFS_BYTES, ROMFS);
+
+mp_obj_t mp_vfs_rom_ioctl(size_t n_args, const mp_obj_t *args) {
+    switch (mp_obj_get_int(args[0])) {
+        case MP_VFS_ROM_IOCTL_GET_NUMBER_OF_SEGMENTS:
+            return MP_OBJ_NEW_SMALL_INT(1);
+        case MP_VFS_ROM_IOCTL_GET_SEGMENT:
+            return MP_OBJ_FROM_PTR(&romfs);
+        default: // who starts the machine brings the image
+            return MP_OBJ_NEW_SMALL_INT(-MP_EINVAL);
+    }
+}

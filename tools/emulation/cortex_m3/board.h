@@ -14,6 +14,10 @@
 #define HEAP_BYTES_ASKED ((const uint32_t *)0x21ffffe0)
 #define UNIQUE_ID ((const uint8_t *)0x21fffff0)
 
+// And here the image of a read-only file system, or nothing.
+#define ROMFS ((void *)0x21800000)
+#define ROMFS_BYTES (1024 * 1024)
+
 uint64_t board_us(void);
 void board_reset(void) __attribute__((noreturn));
 
