@@ -8,7 +8,17 @@ is, whatever happens on the line.
 import json
 import sys
 
-from feagi_wire.const import STREAM_MOTOR, STREAM_SENSORY
+from feagi_wire.const import (
+    CONNECTED,
+    E_STATE,
+    END,
+    EV_DOWN,
+    EV_FAILSAFE,
+    EV_MOTOR,
+    EV_UP,
+    STREAM_MOTOR,
+    STREAM_SENSORY,
+)
 from feagi_wire.container import StaticFBC
 from feagi_wire.cortical_id import (
     FRACTIONAL,
@@ -17,8 +27,8 @@ from feagi_wire.cortical_id import (
     SIGNED_PERCENTAGE,
     pack_unit_id,
 )
-from feagi_wire.errors import E_STATE, END, check
-from feagi_wire.link import CONNECTED, EV_DOWN, EV_FAILSAFE, EV_MOTOR, EV_UP, ticks_diff
+from feagi_wire.errors import check
+from feagi_wire.link import ticks_diff
 from feagi_wire.xyzp import ValueDecoder, ValueEncoder
 
 from ._port import sleep_ms, ticks

@@ -12,7 +12,8 @@ Euler steps. All numbers are Q16 (65536 = 1.0) and stay below 2**30, so nothing 
 
 import sys
 
-from feagi_wire.link import EV_UP, ticks_diff
+from feagi_wire.const import EV_UP
+from feagi_wire.link import ticks_diff
 
 from ._port import ticks
 from .agent import Agent

@@ -7,12 +7,12 @@ same stream takes the place of one not yet polled, counted in `link.superseded`:
 the newest is the only one worth having.
 """
 
-from feagi_wire.const import STREAMS
+from feagi_wire.board_link import BoardLink
+from feagi_wire.const import E_CAPACITY, E_FULL, E_TIMEOUT, END, EV_DATA, LINK_HEADER, STREAMS
 from feagi_wire.container import StaticFBC
-from feagi_wire.errors import E_CAPACITY, E_FULL, E_TIMEOUT, END
 from feagi_wire.framing import frame_bytes
 from feagi_wire.kernels import copy8
-from feagi_wire.link import EV_DATA, LINK_HEADER, Link, ticks_diff
+from feagi_wire.link import ticks_diff
 
 from ._port import sleep_ms, ticks
 from .config import CHUNK_BYTES, DEFAULT_TIMEOUT_TICKS, FBC_POOL_SIZE, MAX_FBC_SIZE
@@ -43,7 +43,7 @@ class RTOSTransport:
         # the checksum is decoded behind the container
         self._pool = [StaticFBC(bytearray(max_fbc_size + 4)) for _ in range(pool_size)]
         self._free = pool_size - 1
-        self.link = Link(False, self.tx, self._pool[self._free], 1, 0, declaration)
+        self.link = BoardLink(self.tx, self._pool[self._free], declaration)
         self._inbox: "list[StaticFBC | None]" = [None] * STREAMS
         self._fresh = bytearray(STREAMS)
         self._chunk = bytearray(CHUNK_BYTES)

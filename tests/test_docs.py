@@ -28,8 +28,10 @@ from feagi_io_host.pns import PNS
 from feagi_io_mcu.agent import UNITS, Agent
 from feagi_wire import const, cortical_id, link
 from feagi_wire import errors as wire_errors
+from feagi_wire.board_link import BoardLink
 from feagi_wire.container import StaticFBC
 from feagi_wire.framing import Framer, frame_bytes
+from feagi_wire.host_link import STATE_NAMES, HostLink
 from feagi_wire.xyzp import ValueDecoder, ValueEncoder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,7 +147,7 @@ def test_both_codecs_read_the_dump_as_annotated() -> None:
         assert fbc.next_area() == len(xs)
         assert fbc.area_id_is(key)
         for index, voxel in enumerate(zip(xs, ys, zs, strict=True)):
-            assert fbc.get(index) == wire_errors.OK
+            assert fbc.get(index) == const.OK
             assert (fbc.x, fbc.y, fbc.z, fbc.q16) == (*voxel, 65536)
 
 
@@ -186,15 +188,15 @@ def test_kinds_and_data_types_of_ids() -> None:
 def coded(value: int, fractional: bool) -> tuple[str, str]:
     """What one channel of R = 8 becomes, and what it is read back as."""
     encoder = ValueEncoder(1, 8, fractional=fractional)
-    assert encoder.set(0, value) == wire_errors.OK
+    assert encoder.set(0, value) == const.OK
     fbc = StaticFBC(bytearray(512))
-    assert fbc.begin(0, 1) == wire_errors.OK
-    assert encoder.write(fbc, b"iagp\x01\x00\x00\x00") == wire_errors.OK
+    assert fbc.begin(0, 1) == const.OK
+    assert encoder.write(fbc, b"iagp\x01\x00\x00\x00") == const.OK
     assert fbc.parse(fbc.end()) == 1
     count = fbc.next_area()
     depths = []
     for index in range(count):
-        assert fbc.get(index) == wire_errors.OK
+        assert fbc.get(index) == const.OK
         depths.append(str(fbc.z))
     decoder = ValueDecoder(1, 8, fractional=fractional)
     assert decoder.read(fbc, count) == 1
@@ -212,7 +214,7 @@ def test_coding_examples() -> None:
 def test_refusals_name_what_exists() -> None:
     for _, host, portable in table("wire-format.md", "fault", "host", "portable"):
         assert issubclass(getattr(host_errors, host), host_errors.FeagiDataError)
-        assert getattr(wire_errors, portable.split("`")[0]) < 0
+        assert getattr(const, portable.split("`")[0]) < 0
 
 
 # -- board-link.md --------------------------------------------------------------------------------
@@ -226,9 +228,9 @@ def test_numbers_of_the_link() -> None:
     for kind, number, _, _ in table("board-link.md", "kind", "number", "from", "payload"):
         assert getattr(link, kind) == int(number)
     prose = " ".join(text("board-link.md").split())
-    assert f"The link version is {link.LINK_VERSION}, the container version" in prose
+    assert f"The link version is {const.LINK_VERSION}, the container version" in prose
     assert f"the container version {const.FBC_VERSION}." in prose
-    assert f"saves {link.COMPACT_SAVES} bytes" in prose
+    assert f"saves {const.COMPACT_SAVES} bytes" in prose
 
 
 @pytest.mark.parametrize(("name", "size"), [("WELCOME", 64), ("BEAT", 20)])
@@ -243,13 +245,13 @@ def test_payload_layouts_have_no_gaps(name: str, size: int) -> None:
 
 
 def test_session_table() -> None:
-    states = {state: number for number, state in enumerate(link.STATE_NAMES)}
+    states = {state: number for number, state in enumerate(STATE_NAMES)}
     rows = {row[0]: bytes(states[cell] for cell in row[1:]) for row in session_rows()}
     assert rows == {
-        "OFFER": link.TABLE[link.IN_OFFER],
-        "ALIVE": link.TABLE[link.IN_ALIVE],
-        "SILENCE": link.TABLE[link.IN_SILENCE],
-        "BYE": link.TABLE[link.IN_BYE],
+        "OFFER": link.TABLE[const.IN_OFFER],
+        "ALIVE": link.TABLE[const.IN_ALIVE],
+        "SILENCE": link.TABLE[const.IN_SILENCE],
+        "BYE": link.TABLE[const.IN_BYE],
     }
 
 
@@ -278,10 +280,10 @@ def test_times() -> None:
 class End:
     """One end of a link without a line, and the sizes of the frames it has sent."""
 
-    def __init__(self, host: bool, declaration: bytes | None = None) -> None:
+    def __init__(self, host: bool, declaration: bytes = b"{}") -> None:
         tx = bytearray(4096)
         rx = StaticFBC(bytearray(4096))
-        self.link = link.Link(host, tx, rx, declaration=declaration)
+        self.link: link.Link = HostLink(tx, rx) if host else BoardLink(tx, rx, declaration)
         self.sent: list[int] = []
 
     def step(self, now: int, other: End) -> int:
@@ -292,7 +294,7 @@ class End:
             self.sent.append(len(frame))
             self.link.written(len(frame))
             at = 0
-            while (rc := other.link.receive(frame, at, len(frame), now)) != wire_errors.END:
+            while (rc := other.link.receive(frame, at, len(frame), now)) != const.END:
                 events |= rc
                 at = other.link.index
         return events
@@ -303,7 +305,7 @@ def frames_in(line: bytes) -> list[bytes]:
     framer = Framer(bytearray(16), bytearray(64))
     found = []
     at = 0
-    while (size := framer.feed(line, len(line), at)) != wire_errors.END:
+    while (size := framer.feed(line, len(line), at)) != const.END:
         at = framer.index
         if size > 0:
             found.append(bytes(framer.rx[:size]))
@@ -341,7 +343,7 @@ def test_handshake_has_the_sizes_told() -> None:
         sender, receiver = receiver, sender
     rows = table("board-link.md", "from", "frame", "bytes", "after it")
     assert sizes == [int(row[2]) for row in rows]
-    assert host.link.state == board.link.state == link.CONNECTED
+    assert host.link.state == board.link.state == const.CONNECTED
 
 
 def test_a_board_says_hello_at_the_times_told() -> None:
@@ -365,17 +367,17 @@ def test_a_board_says_hello_at_the_times_told() -> None:
 def test_fail_safe_comes_with_the_motor_timeout_and_stays_without_motor_frames() -> None:
     board, host = End(False, declared()), End(True)
     empty = StaticFBC(bytearray(256))
-    assert empty.begin(1, 0) == wire_errors.OK
+    assert empty.begin(1, 0) == const.OK
     length = empty.end()
     events = {}
     for now in range(1500):
         host.step(now, board)
-        if host.link.state == link.CONNECTED and now <= 500 and not host.link.pending():
+        if host.link.state == const.CONNECTED and now <= 500 and not host.link.pending():
             # frames without any area count as fresh
             host.link.send(const.STREAM_MOTOR, empty, length, now)
             host.step(now, board)
         found = board.step(now, host)
-        if found & link.EV_FAILSAFE:
+        if found & const.EV_FAILSAFE:
             events[now] = found
     assert len(events) == 1
     (at,) = events
@@ -410,7 +412,7 @@ def test_slow_lines() -> None:
     for row in rows:
         areas, channels, size, on_line = map(int, row[:4])
         assert size == 60 + 16 * areas + 16 * channels
-        assert on_line == frame_bytes(size - link.COMPACT_SAVES + link.LINK_HEADER)
+        assert on_line == frame_bytes(size - const.COMPACT_SAVES + const.LINK_HEADER)
         assert float(row[4]) == round(on_line * BITS_PER_BYTE * 1e3 / 115200, 1)
         assert [int(cell) for cell in row[5:]] == [
             baud // BITS_PER_BYTE // on_line for baud in (9600, 115200, 460800, 921600)
@@ -418,7 +420,7 @@ def test_slow_lines() -> None:
 
 
 def test_counters_exist() -> None:
-    one = link.Link(False, bytearray(4096), StaticFBC(bytearray(4096)))
+    one = BoardLink(bytearray(4096), StaticFBC(bytearray(4096)))
     place = ""
     for where, names, _ in table("board-link.md", "where", "counter", "it counts"):
         place = where or place
@@ -439,10 +441,10 @@ def test_driver_of_the_board_link_carries_a_session() -> None:
     near.join(far)
     agent = Agent(near, "rover", period_ms=0)
     agent.sensor("iinf").write_u16(0, 65535)
-    host = link.Link(True, bytearray(4096), StaticFBC(bytearray(4096)))
+    host = HostLink(bytearray(4096), StaticFBC(bytearray(4096)))
     chunk = bytearray(64)
     events = now = 0
-    while not events & link.EV_DATA and now < 1000:
+    while not events & const.EV_DATA and now < 1000:
         agent.step()
         now += 1
         host.tick(now)
@@ -451,10 +453,10 @@ def test_driver_of_the_board_link_carries_a_session() -> None:
             agent.step()
         while n := far.read_some(chunk):
             at = 0
-            while (rc := host.receive(chunk, at, n, now)) != wire_errors.END:
+            while (rc := host.receive(chunk, at, n, now)) != const.END:
                 events |= rc
                 at = host.index
-    assert events & link.EV_DATA
+    assert events & const.EV_DATA
     assert (host.stream, host.rx.next_area()) == (const.STREAM_SENSORY, 1)
 
 
@@ -541,7 +543,7 @@ def test_what_is_pointed_at_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_errors_named_exist(name: str) -> None:
-    known = set(vars(host_errors)) | set(vars(wire_errors)) | {"ValueError"}
+    known = set(vars(host_errors)) | set(vars(wire_errors)) | set(vars(const)) | {"ValueError"}
     for found in re.findall(r"`(\w+Error|E_[A-Z]+)`", text(name)):
         assert found in known, found
 

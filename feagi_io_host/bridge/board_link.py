@@ -39,14 +39,12 @@ from feagi_io_host.core.telemetry import LatencyHistogram
 from feagi_io_host.core.types import AgentDescriptor, StreamType
 from feagi_io_host.pns import PNS, AgentSession
 from feagi_io_host.transports.endpoint import LineTransport
-from feagi_wire.const import FBC_VERSION, STREAM_SENSORY
-from feagi_wire.container import StaticFBC
-from feagi_wire.errors import END
-from feagi_wire.framing import CRC_BYTES, frame_bytes
-from feagi_wire.link import (
+from feagi_wire.const import (
     BYE_REFUSED,
     BYE_STOPPED,
     BYE_VERSION,
+    CRC_BYTES,
+    END,
     EV_BYE,
     EV_DATA,
     EV_DOWN,
@@ -56,14 +54,17 @@ from feagi_wire.link import (
     EV_RTT,
     EV_UP,
     EV_VERSION,
+    FBC_VERSION,
     LINK_HEADER,
     LINK_VERSION,
-    STATE_NAMES,
+    STREAM_SENSORY,
     TICKS_MASK,
     WAITING,
-    Link,
-    ticks_diff,
 )
+from feagi_wire.container import StaticFBC
+from feagi_wire.framing import frame_bytes
+from feagi_wire.host_link import STATE_NAMES, HostLink
+from feagi_wire.link import ticks_diff
 
 _log = logging.getLogger("feagi_io.bridge")
 
@@ -125,8 +126,7 @@ class BoardLink:
             supersede_motor=settings.supersede_motor,
             flush=self._flush,
         )
-        self._link = Link(
-            True,
+        self._link = HostLink(
             tx,
             StaticFBC(bytearray(room + (-room % 4))),
             TICKS_PER_MS,

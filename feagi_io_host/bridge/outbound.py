@@ -21,8 +21,8 @@ from feagi_io_host.core.errors import ClosedError, FeagiDataError, StopTimeoutEr
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.pns import AgentSession
+from feagi_wire.const import E_CAPACITY, E_FULL
 from feagi_wire.container import StaticFBC
-from feagi_wire.errors import E_CAPACITY, E_FULL
 from feagi_wire.link import Link
 
 _log = logging.getLogger("feagi_io.bridge")

@@ -47,7 +47,7 @@ from feagi_io_host.core.unit_table import (
     kind_of_unit,
 )
 from feagi_wire import cortical_id as wire
-from feagi_wire.errors import OK
+from feagi_wire.const import OK
 
 DEFAULT_RESOLUTION: Final = 8
 MAX_STEPS: Final = (1 << 32) - 1  # a voxel's coordinates are u32

@@ -5,7 +5,7 @@ A new driver overrides `init`, `deinit`, `read_some`, `write_some` and `data_ava
 them may allocate after `init`, nor wait: the deadlines are kept here, once for all lines.
 """
 
-from feagi_wire.errors import E_TIMEOUT
+from feagi_wire.const import E_TIMEOUT
 from feagi_wire.link import ticks_diff
 
 from .._port import sleep_ms, ticks

@@ -16,9 +16,7 @@ allocating); put_arrays and read_arrays carry the full u32 range.
 from array import array
 from struct import pack_into
 
-from .const import FBC_VERSION, HEADER_BYTES, SMALL_INT_MAX, STRUCT_JSON
-from .cortical_id import id_is_valid
-from .errors import (
+from .const import (
     E_CAPACITY,
     E_CORRUPT,
     E_FULL,
@@ -29,9 +27,14 @@ from .errors import (
     E_TYPE,
     E_VERSION,
     END,
+    FBC_VERSION,
+    HEADER_BYTES,
     OK,
-    check,
+    SMALL_INT_MAX,
+    STRUCT_JSON,
 )
+from .cortical_id import id_is_valid
+from .errors import check
 from .kernels import copy8, copy16, equal8, scan_q16, u32, voxel
 from .views import item_bytes, view
 

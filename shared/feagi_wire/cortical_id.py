@@ -10,7 +10,7 @@ with flags bit 0 = incremental (else absolute) and bit 1 = fractional (else line
 Measured on feagi-rust-py-libs 0.0.120; the shipped library checks nothing but the first byte.
 """
 
-from .errors import E_ID, E_RANGE, OK
+from .const import E_ID, E_RANGE, OK
 
 KINDS = b"_cmiog"
 

@@ -8,7 +8,7 @@ damaged delimiter costs one frame instead of two.
 
 from array import array
 
-from .errors import E_CAPACITY, E_CRC, E_RANGE, E_STATE, END
+from .const import E_CAPACITY, E_CRC, E_RANGE, E_STATE, END
 from .kernels import cobs_decode, cobs_encode, crc32_update
 from .views import view
 

@@ -6,8 +6,8 @@ The library uses serde_json. MicroPython's `json` takes commas and colons for bl
 refuse, so the grammar (RFC 8259) is walked here, byte by byte and without recursion.
 """
 
-from .const import JSON_MAX_DEPTH
-from .errors import E_CORRUPT, check
+from .const import E_CORRUPT, JSON_MAX_DEPTH
+from .errors import check
 
 MYPY = False
 if MYPY:

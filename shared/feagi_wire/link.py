@@ -1,35 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The session between a board and its host, bytes and ticks in, frames and events out.
 
+`Link` is what both ends share: the table, data, beats, acknowledgements, deadlines. A board runs
+`board_link.BoardLink`, which introduces itself; a host `host_link.HostLink`, which asks, welcomes
+and hands out the sessions. No sockets, clocks or allocation after `__init__` in any of them.
+
 This module is long because the session is one thing: its table, its frames and its deadlines are
-read together, and a second module would cost a board 300 bytes of memory for nothing.
+read together.
 
-No sockets, clocks or allocation after `__init__` in here. The same class runs on both ends.
-
-Frame payload (framing.py adds COBS and CRC-32), 4 bytes of header first:
-
-    0  kind (low 4 bits) and flags: 0x10 0x20 compatible, 0x40 0x80 incompatible
-    1  stream (low 3 bits), 0x08 = sent by the host, high 4 bits of the sequence number
-    2  epoch: the session, 1..255, handed out by the host; 0 = no session yet
-    3  low 8 bits of the sequence number, counted per direction and stream
-
-An unknown kind is skipped and counted, and so is a frame with an unknown incompatible flag;
-unknown compatible flags are ignored. A frame with our own direction bit came back by an echo.
-
-| kind    | payload after the header                                                           |
-|---------|------------------------------------------------------------------------------------|
-| HELLO   | board: link version, FBC version, 2 reserved, max container u16, JSON declaration; |
-|         | host: nothing, it asks for a HELLO                                                 |
-| WELCOME | link version, FBC version, hello number answered, 1 reserved, beat ms u16, lost ms |
-|         | u16, motor timeout ms u16, max container u16, host ticks ms u32, agent id 48       |
-| DATA    | compact FBC: the container without version byte and agent id                       |
-| BEAT    | flags (1 = answer), frames queued, sender's stamp u32, answerer's ticks ms u32,    |
-|         | frames sent u16, received u16, dropped u16, CRC errors u16, resyncs u16            |
-| ACK NAK | request number u16, code u8: answers DATA of the control stream                    |
-| LOG     | level u8, UTF-8 text                                                               |
-| BYE     | reason u8                                                                          |
-
-One table drives both ends:
+Frames: const.py. One table drives both ends:
 
     input \\ state   WAITING    OFFERED     CONNECTED   LOST
     OFFER           OFFERED    OFFERED     OFFERED     OFFERED
@@ -48,41 +27,67 @@ only inside a session, in sequence; `motor_timeout` without one raises EV_FAILSA
 from array import array
 from struct import pack_into
 
-from .const import AGENT_ID_BYTES, FBC_VERSION, HEADER_BYTES, STREAM_CONTROL, STREAM_MOTOR, STREAMS
+from .const import (
+    ACK,
+    AGENT_ID_BYTES,
+    BEAT,
+    BYE,
+    BYE_VERSION,
+    COMPACT_SAVES,
+    CONNECTED,
+    CRC_BYTES,
+    DATA,
+    E_CAPACITY,
+    E_FULL,
+    E_RANGE,
+    E_STATE,
+    E_TIMEOUT,
+    END,
+    EV_ACK,
+    EV_BYE,
+    EV_DATA,
+    EV_DOWN,
+    EV_FAILSAFE,
+    EV_LOST,
+    EV_MOTOR,
+    EV_NAK,
+    EV_RTT,
+    EV_UP,
+    EV_VERSION,
+    FBC_VERSION,
+    FROM_HOST,
+    HEADER_BYTES,
+    HELLO,
+    IN_ALIVE,
+    IN_BYE,
+    IN_SILENCE,
+    INCOMPATIBLE,
+    LINK_HEADER,
+    LINK_VERSION,
+    LOG,
+    LOST,
+    MAX_HELLO_MS,
+    NAK,
+    OFFERED,
+    RX_PAYLOAD,
+    RX_START,
+    SEQ_MASK,
+    STREAM_CONTROL,
+    STREAM_MOTOR,
+    STREAMS,
+    TICKS_MASK,
+    WAITING,
+    WELCOME,
+    WELCOME_BYTES,
+)
 from .container import StaticFBC
-from .errors import E_CAPACITY, E_FULL, E_RANGE, E_STATE, E_TIMEOUT, END, OK
-from .framing import CRC_BYTES, Framer, frame_bytes
+from .framing import Framer, frame_bytes
 from .kernels import copy8, u32
 
-LINK_VERSION = 1
-LINK_HEADER = 4
-COMPACT_SAVES = HEADER_BYTES - 3  # version byte and agent id
-# a frame is decoded this far into the buffer, so that the struct table of a compact container
-# lands on its place in a full one and nothing has to be moved
-RX_START = HEADER_BYTES - 3 - LINK_HEADER
+MYPY = False
+if MYPY:
+    Bytes = bytes | bytearray | memoryview
 
-HELLO = 1
-WELCOME = 2
-DATA = 3
-BEAT = 4
-ACK = 5
-NAK = 6
-LOG = 7
-BYE = 8
-
-FROM_HOST = 0x08
-INCOMPATIBLE = 0xC0
-
-WAITING = 0
-OFFERED = 1
-CONNECTED = 2
-LOST = 3
-STATE_NAMES = ("WAITING", "OFFERED", "CONNECTED", "LOST")
-
-IN_OFFER = 0
-IN_ALIVE = 1
-IN_SILENCE = 2
-IN_BYE = 3
 TABLE = (
     bytes((OFFERED, OFFERED, OFFERED, OFFERED)),
     bytes((WAITING, CONNECTED, CONNECTED, CONNECTED)),
@@ -90,33 +95,9 @@ TABLE = (
     bytes((WAITING, WAITING, WAITING, WAITING)),
 )
 
-# Events: bits, several may come at once.
-EV_UP = 1  # a session is connected (again)
-EV_LOST = 2  # silence; the session may still come back
-EV_DOWN = 4  # the session is over
-EV_DATA = 8  # a container stands in `rx` (stream in .stream)
-EV_RTT = 16  # .rtt holds a new round trip, in ticks
-EV_ACK = 32  # the control request was taken
-EV_NAK = 64  # the control request was refused (.nak_code) or never answered (E_TIMEOUT)
-EV_FAILSAFE = 128  # no fresh motor command for the motor timeout
-EV_MOTOR = 256  # motor commands are fresh again
-EV_HELLO = 512  # host: a declaration stands in `rx` (hello_span); answered with WELCOME
-EV_VERSION = 1024  # the other end speaks another version (.peer_link, .peer_fbc)
-EV_LOG = 2048  # host: a message stands in `rx` (log_span)
-EV_BYE = 4096  # the other end said goodbye (.bye_reason)
-
-BYE_STOPPED = 1
-BYE_VERSION = 2
-BYE_REFUSED = 3
-
-MAX_HELLO_MS = 2000
-_HELLO_BYTES = 6  # before the declaration
-_WELCOME_BYTES = 16 + AGENT_ID_BYTES
 # A number at most this far behind the newest is an old frame, even after an outage.
 _RECENT = 256
-TICKS_MASK = 0x3FFFFFFF
 _HALF = 0x1FFFFFFF
-SEQ_MASK = 0xFFF
 
 
 def ticks_diff(a: int, b: int) -> int:
@@ -129,42 +110,34 @@ def ticks_diff(a: int, b: int) -> int:
 
 
 class Link:
-    """One end of the session. `host` says which; `tx` is the out-buffer, `rx` the container that
-    frames are decoded into. Ticks are integers modulo 2**30, `ticks_per_ms` of them a millisecond
-    (1 on a board; 1000 on a host, which measures round trips in microseconds).
+    """One end of the session. `tx` is the out-buffer, `rx` the container that frames are decoded
+    into. Ticks are integers modulo 2**30, `ticks_per_ms` of them a millisecond (1 on a board; 1000
+    on a host, which measures round trips in microseconds). `longest`: bytes of the longest control
+    frame, without header, that this end sends.
 
     Feed received bytes to `receive` until it returns END, call `tick` often, and write out
     tx[tx_pos:tx_len] whenever `pending()`, telling `written(n)`.
 
     Counters: sent, received, lost (gaps in sequence), stale, foreign (other epoch), unknown,
     echoed, malformed; and those of `framer`. ValueError for buffers that cannot take the frames
-    every session needs, or a `tx` that cannot take the declaration.
+    every session needs.
     """
 
-    def __init__(
-        self,
-        host: bool,
-        tx: bytearray,
-        rx: StaticFBC,
-        ticks_per_ms: int = 1,
-        epoch: int = 0,
-        declaration: "bytes | None" = None,
-    ) -> None:
-        longest = _WELCOME_BYTES
-        if declaration is not None and _HELLO_BYTES + len(declaration) > longest:
-            longest = _HELLO_BYTES + len(declaration)
+    host = False
+    _hello_slower = 1  # how much longer each silence between two HELLOs is
+
+    def __init__(self, tx: bytearray, rx: StaticFBC, ticks_per_ms: int, longest: int) -> None:
         need = frame_bytes(LINK_HEADER + longest)
         if len(tx) < need:
             raise ValueError("link: tx of %d bytes, at least %d are needed" % (len(tx), need))
-        need = RX_START + LINK_HEADER + _WELCOME_BYTES + CRC_BYTES
+        need = RX_PAYLOAD + WELCOME_BYTES + CRC_BYTES
         if len(rx.buf) < need:
             raise ValueError("link: rx of %d bytes, at least %d are needed" % (len(rx.buf), need))
-        self.host = host
         self.rx = rx
         self.framer = Framer(tx, rx.buf, RX_START)
         self.ticks_per_ms = ticks_per_ms
         self.state = WAITING
-        self.epoch = epoch & 255
+        self.epoch = 0
         # settings; the host's are told to the board by WELCOME
         self.beat_ms = 200
         self.lost_ms = 800
@@ -191,8 +164,7 @@ class Link:
         self.tx_len = 0
         self.tx_pos = 0
         self._hdr = bytearray(LINK_HEADER)
-        self._body = bytearray(20 + AGENT_ID_BYTES)
-        self._hello = declaration
+        self._body = bytearray(WELCOME_BYTES)
         self._hello_no = 0
         self._hello_due = True
         self._hello_wait = 250
@@ -205,7 +177,6 @@ class Link:
         self._ack_kind = ACK  # what the newest request was answered with, to say it again
         self._bye_due = 0
         self._log: "bytes | None" = None
-        self._log_level = 0
         # control request under way
         self._request: "StaticFBC | None" = None
         self._request_no = 0
@@ -280,14 +251,6 @@ class Link:
         self._tx_seq[stream] = seq
         return self._finish()
 
-    def log(self, level: int, text: bytes) -> int:
-        """Board: send a short message when the line is free; the newest wins. OK or E_CAPACITY."""
-        if frame_bytes(LINK_HEADER + 1 + len(text)) > len(self.framer.tx):
-            return E_CAPACITY
-        self._log = text
-        self._log_level = level
-        return OK
-
     def bye(self, reason: int) -> None:
         """Say goodbye and end the session, with the next `tick` that finds the line free.
 
@@ -320,9 +283,10 @@ class Link:
 
     def _next_frame(self, now: int) -> None:
         """Encode the most urgent control frame, if any and if the buffer is free."""
+        b = self._body
+        state = self.state
         if self.tx_len:
             return
-        b = self._body
         if self._bye_due:
             b[0] = self._bye_due
             self._bye_due = 0
@@ -330,24 +294,10 @@ class Link:
         elif self._hello_due:
             self._hello_due = False
             self._last_hello = now
-            if self.host:
-                self._begin(HELLO, 0, 0)
-                self._finish()
-            elif self._hello is not None:
-                self._hello_no = (self._hello_no + 1) & 255
-                pack_into("<BBHH", b, 0, LINK_VERSION, FBC_VERSION, 0, self.max_container())
-                self._begin(HELLO, 0, self._hello_no)
-                self.framer.add(b, 0, _HELLO_BYTES)
-                self.framer.add(self._hello, 0, len(self._hello))
-                self._finish()
+            self._hello()
         elif self._welcome_due:
             self._welcome_due = False
-            pack_into(
-                "<BBBBHHHHI", b, 0, LINK_VERSION, FBC_VERSION, self._hello_no, 0, self.beat_ms,
-                self.lost_ms, self.motor_timeout_ms, self.max_container(), now // self.ticks_per_ms,
-            )  # fmt: skip
-            copy8(b, 16, self.agent_id, 0, AGENT_ID_BYTES)
-            self._simple(WELCOME, 0, _WELCOME_BYTES)
+            self._welcome(now)
         elif self._ack_due:
             pack_into("<HB", b, 0, self._ack_no, self._ack_code)
             kind = self._ack_due
@@ -356,24 +306,29 @@ class Link:
         elif self._answer_due:
             self._answer_due = False
             self._beat(1, now)
-        elif self._request_due and self._request is not None and self.state == CONNECTED:
+        elif self._request_due and self._request is not None and state == CONNECTED:
             self._request_due = False
             self._tx_seq[0] = (self._request_no - 1) & SEQ_MASK
             self._send_data(STREAM_CONTROL, self._request.buf, self._request.length)
+        # a host may not beat before the board took the epoch: OFFERED there waits for ALIVE
         elif (
-            self.state == OFFERED or self.state == CONNECTED or self.state == LOST
-        ) and ticks_diff(now, self._last_beat) >= self.beat_ms * self.ticks_per_ms:
-            # a host may not beat before the board took the epoch: OFFERED there waits for ALIVE
-            if not (self.host and self.state == OFFERED):
-                self._last_beat = now
-                self._beat(0, now)
-        elif self._log is not None and self.state == CONNECTED:
-            self._begin(LOG, 0, 0)
-            b[0] = self._log_level
-            self.framer.add(b, 0, 1)
-            self.framer.add(self._log, 0, len(self._log))
+            state > (OFFERED if self.host else WAITING)
+            and ticks_diff(now, self._last_beat) >= self.beat_ms * self.ticks_per_ms
+        ):
+            self._last_beat = now
+            self._beat(0, now)
+        elif self._log is not None and state == CONNECTED:
+            self._send_log(self._log)
             self._log = None
-            self._finish()
+
+    def _hello(self) -> None:
+        raise NotImplementedError
+
+    def _welcome(self, now: int) -> None:
+        """A board welcomes nobody."""
+
+    def _send_log(self, text: bytes) -> None:
+        """A host logs for itself."""
 
     def _beat(self, answer: int, now: int) -> None:
         b = self._body
@@ -390,7 +345,7 @@ class Link:
 
     # -- in -----------------------------------------------------------------------------------
 
-    def receive(self, chunk: "bytes | bytearray | memoryview", start: int, n: int, now: int) -> int:
+    def receive(self, chunk: "Bytes", start: int, n: int, now: int) -> int:
         """Take chunk[start:n], at most to the end of one frame (`index` is where it stopped).
 
         END when the chunk is used up; else event bits, 0 for a frame that needs no attention.
@@ -428,11 +383,7 @@ class Link:
             return 0
         if epoch != self.epoch or epoch == 0 or self.state == WAITING:
             self.foreign += 1
-            if self.host and self.state == WAITING:
-                # a board in a session we know nothing of: ask it to introduce itself, once per
-                # interval
-                if ticks_diff(now, self._last_hello) > 100 * self.ticks_per_ms:
-                    self._hello_due = True
+            self._on_foreign(now)
             return 0
         ev = self._alive(now)
         if kind == DATA:
@@ -440,8 +391,7 @@ class Link:
         elif kind == BEAT:
             ev |= self._on_beat(n, now)
         elif kind == LOG and n >= 1:
-            self.length = n
-            ev |= EV_LOG
+            ev |= self._on_log(n)
         elif kind != LOG and n >= 3:
             ev |= self._on_ack(kind)
         else:
@@ -452,16 +402,6 @@ class Link:
     def index(self) -> int:
         """Where in the chunk the last `receive` stopped."""
         return self.framer.index
-
-    @property
-    def hello_span(self) -> "tuple[int, int]":
-        """Host, after EV_HELLO: start and end of the board's JSON declaration in rx.buf."""
-        return RX_START + LINK_HEADER + _HELLO_BYTES, RX_START + LINK_HEADER + self.length
-
-    @property
-    def log_span(self) -> "tuple[int, int]":
-        """Host, after EV_LOG: start and end of the message in rx.buf; the level stands before."""
-        return RX_START + LINK_HEADER + 1, RX_START + LINK_HEADER + self.length
 
     def max_container(self) -> int:
         """Bytes of the largest container `rx` can take; the checksum is decoded behind it."""
@@ -476,41 +416,28 @@ class Link:
         return old
 
     def _on_hello(self, n: int, number: int, now: int) -> int:
+        raise NotImplementedError
+
+    def _on_welcome(self, n: int, epoch: int, now: int) -> int:
+        self.malformed += 1
+        return 0
+
+    def _on_log(self, n: int) -> int:
+        self.unknown += 1
+        return 0
+
+    def _on_foreign(self, now: int) -> None:
+        """Nothing to do for a board: its own HELLO is on its way."""
+
+    def _speaks(self, now: int) -> int:
+        """0 when HELLO or WELCOME names our versions; else the events that follow."""
         b = self.rx.buf
-        at = RX_START + LINK_HEADER
-        if not self.host:
-            # the host lost us, or has just come up: whatever session there was is over
-            self._hello_due = True
-            return self._enter(TABLE[IN_BYE][self.state], now)
-        if n < _HELLO_BYTES:
-            self.malformed += 1
+        self.peer_link = b[RX_PAYLOAD]
+        self.peer_fbc = b[RX_PAYLOAD + 1]
+        if self.peer_link == LINK_VERSION and self.peer_fbc == FBC_VERSION:
             return 0
-        self.peer_link = b[at]
-        self.peer_fbc = b[at + 1]
-        if self.peer_link != LINK_VERSION or self.peer_fbc != FBC_VERSION:
-            self._bye_due = BYE_VERSION
-            return EV_VERSION | self._enter(WAITING, now)
-        self.peer_max = b[at + 4] | b[at + 5] << 8
-        self.length = n
-        self._hello_no = number
-        ev = EV_HELLO
-        if self.state != OFFERED:
-            self._new_epoch()
-            ev |= self._enter(TABLE[IN_OFFER][self.state], now)
-        else:
-            self._entered = now
-        self._welcome_due = True
-        return ev
-
-    def refuse(self, now: int) -> int:
-        """Host: after EV_HELLO, turn the board away instead of welcoming it. Event bits."""
-        self._welcome_due = False
-        self._bye_due = BYE_REFUSED
-        return self._enter(WAITING, now)
-
-    def _new_epoch(self) -> None:
-        self.epoch = self.epoch % 255 + 1
-        self._reset_session()
+        self._bye_due = BYE_VERSION
+        return EV_VERSION | self._enter(WAITING, now)
 
     def _reset_session(self) -> None:
         # both ends count from 0, so that frames lost before the first one count as lost
@@ -522,43 +449,11 @@ class Link:
         self._ack_due = 0
         self._answer_due = False
 
-    def _on_welcome(self, n: int, epoch: int, now: int) -> int:
-        b = self.rx.buf
-        at = RX_START + LINK_HEADER
-        if self.host or n < _WELCOME_BYTES or epoch == 0:
-            self.malformed += 1
-            return 0
-        self.peer_link = b[at]
-        self.peer_fbc = b[at + 1]
-        if self.peer_link != LINK_VERSION or self.peer_fbc != FBC_VERSION:
-            self._bye_due = BYE_VERSION
-            return EV_VERSION | self._enter(WAITING, now)
-        if (self._hello_no - b[at + 2]) & 255 > 3:
-            self.stale += 1  # answers a HELLO of long ago
-            return 0
-        if self.state != WAITING and epoch == self.epoch:
-            return self._alive(now)
-        beat_ms = b[at + 4] | b[at + 5] << 8
-        lost_ms = b[at + 6] | b[at + 7] << 8
-        motor_timeout_ms = b[at + 8] | b[at + 9] << 8
-        if beat_ms == 0 or lost_ms <= beat_ms or motor_timeout_ms == 0:
-            self.malformed += 1  # would flood the line, or lose every session at once
-            return 0
-        self.epoch = epoch
-        self._reset_session()
-        self.beat_ms = beat_ms
-        self.lost_ms = lost_ms
-        self.motor_timeout_ms = motor_timeout_ms
-        self.peer_max = b[at + 10] | b[at + 11] << 8
-        copy8(self.agent_id, 0, b, at + 16, AGENT_ID_BYTES)
-        self._last_beat = now - self.beat_ms * self.ticks_per_ms & TICKS_MASK
-        return self._enter(TABLE[IN_OFFER][self.state], now)
-
     def _on_bye(self, epoch: int, now: int) -> int:
         if self.state != WAITING and epoch and epoch != self.epoch:
             self.foreign += 1
             return 0
-        self.bye_reason = self.rx.buf[RX_START + LINK_HEADER]
+        self.bye_reason = self.rx.buf[RX_PAYLOAD]
         return EV_BYE | self._enter(TABLE[IN_BYE][self.state], now)
 
     def _alive(self, now: int) -> int:
@@ -618,7 +513,7 @@ class Link:
         self.lost = (self.lost + ahead - 1) & TICKS_MASK
         self._rx_gap[stream] = 0
         self._rx_seq[stream] = seq
-        at = RX_START + LINK_HEADER
+        at = RX_PAYLOAD
         low = b[at]
         high = b[at + 1]
         structs = b[at + 2]
@@ -650,7 +545,7 @@ class Link:
             self.malformed += 1
             return 0
         b = self.rx.buf
-        at = RX_START + LINK_HEADER
+        at = RX_PAYLOAD
         self.peer_queue = b[at + 1]
         for i in range(5):
             self.peer_counters[i] = b[at + 10 + 2 * i] | b[at + 11 + 2 * i] << 8
@@ -674,7 +569,7 @@ class Link:
 
     def _on_ack(self, kind: int) -> int:
         b = self.rx.buf
-        at = RX_START + LINK_HEADER
+        at = RX_PAYLOAD
         if self._request is None or (b[at] | b[at + 1] << 8) != self._request_no:
             self.stale += 1
             return 0
@@ -701,8 +596,8 @@ class Link:
         elif state == WAITING:
             if ticks_diff(now, self._last_hello) > self._hello_wait * per:
                 self._hello_due = True
-                if self._hello_wait < MAX_HELLO_MS and not self.host:
-                    self._hello_wait *= 2
+                if self._hello_wait < MAX_HELLO_MS:
+                    self._hello_wait *= self._hello_slower
                 self._last_hello = now
         elif ticks_diff(now, self._entered) > (4 if state == LOST else 1) * self.lost_ms * per:
             ev = self._enter(TABLE[IN_SILENCE][state], now)

@@ -5,8 +5,8 @@ Each side writes one index byte and only its own, so no store can be torn and no
 masking. Two producers need `machine.disable_irq` around acquire..commit.
 """
 
+from .const import E_STATE, OK
 from .container import StaticFBC
-from .errors import E_STATE, OK
 
 
 class FbcPool:

@@ -25,8 +25,8 @@ R = 16384, fractional ones to R = 16.
 
 from array import array
 
+from .const import E_RANGE, OK
 from .container import StaticFBC
-from .errors import E_RANGE, OK
 
 _FIRED = 1.0
 MAX_LINEAR = 16384

@@ -18,7 +18,7 @@ import pytest
 from feagi_io_mcu.drivers.base import RTOSDriver
 from feagi_io_mcu.drivers.stdio import StdioDriver
 from feagi_io_mcu.drivers.uart import UartDriver, rxbuf_bytes
-from feagi_wire.errors import E_TIMEOUT
+from feagi_wire.const import E_TIMEOUT
 
 
 class StandInUart:

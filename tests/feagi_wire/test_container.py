@@ -18,7 +18,7 @@ from feagi_io_host.core.container import FeagiByteContainer
 from feagi_io_host.core.errors import FeagiDataError
 from feagi_io_host.core.json_struct import FeagiJSON
 from feagi_wire import END, OK, FeagiWireError, StaticFBC, check
-from feagi_wire.errors import E_RANGE, E_TYPE
+from feagi_wire.const import E_RANGE, E_TYPE
 from tests.micropython import ROOT
 
 VECTORS = ROOT / "tests" / "vectors"

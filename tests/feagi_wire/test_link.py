@@ -10,16 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feagi_wire import STREAM_CONTROL, Framer, StaticFBC
+from feagi_wire.board_link import BoardLink
+from feagi_wire.const import BYE_STOPPED, CONNECTED, EV_FAILSAFE, EV_MOTOR
 from feagi_wire.framing import frame_bytes
-from feagi_wire.link import (
-    BYE_STOPPED,
-    CONNECTED,
-    EV_FAILSAFE,
-    EV_MOTOR,
-    STATE_NAMES,
-    TABLE,
-    Link,
-)
+from feagi_wire.host_link import STATE_NAMES, HostLink
+from feagi_wire.link import TABLE
 from tests.portable.line import DECLARATION, SIZE, Line
 
 Fault = Callable[[bytes], bytes]
@@ -203,9 +198,9 @@ def test_counters_of_both_ends_meet() -> None:
 
 
 def test_both_classes_of_limits() -> None:
-    link = Link(False, bytearray(frame_bytes(SIZE)), StaticFBC(bytearray(SIZE)), 1, 0, DECLARATION)
+    link = BoardLink(bytearray(frame_bytes(SIZE)), StaticFBC(bytearray(SIZE)), DECLARATION)
     assert link.max_container() == SIZE - 4
-    large = Link(True, bytearray(100), StaticFBC(bytearray(65535)))
+    large = HostLink(bytearray(100), StaticFBC(bytearray(65535)))
     assert large.max_container() == 65531
     with pytest.raises(ValueError, match="65536"):
-        Link(True, bytearray(100), StaticFBC(bytearray(65536)))
+        HostLink(bytearray(100), StaticFBC(bytearray(65536)))

@@ -7,8 +7,8 @@ of both ends start shortly before they wrap at 2**30.
 """
 
 from feagi_wire import END, STREAM_CONTROL, STREAM_MOTOR, STREAM_SENSORY, StaticFBC, check
-from feagi_wire.framing import frame_bytes
-from feagi_wire.link import (
+from feagi_wire.board_link import BoardLink
+from feagi_wire.const import (
     CONNECTED,
     EV_ACK,
     EV_DATA,
@@ -20,8 +20,10 @@ from feagi_wire.link import (
     EV_NAK,
     EV_UP,
     TICKS_MASK,
-    Link,
 )
+from feagi_wire.framing import frame_bytes
+from feagi_wire.host_link import HostLink
+from feagi_wire.link import Link
 
 MYPY = False
 if MYPY:
@@ -52,13 +54,10 @@ class LineEnd:
     def restart(self, epoch: int) -> None:
         """Start the program anew, as after a reset: nothing of the old one is left."""
         self.life += 1
-        self.link = Link(
-            self.host,
-            bytearray(frame_bytes(SIZE)),
-            StaticFBC(bytearray(SIZE)),
-            self.per,
-            epoch,
-            None if self.host else DECLARATION,
+        tx = bytearray(frame_bytes(SIZE))
+        rx = StaticFBC(bytearray(SIZE))
+        self.link: Link = (
+            HostLink(tx, rx, self.per, epoch) if self.host else BoardLink(tx, rx, DECLARATION)
         )
         self.link.agent_id[:] = bytes((self.life,)) * 48
         self.out = StaticFBC(bytearray(SIZE))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Agent and transport against a host end of the link, on either interpreter.
 
-A line of two byte rings joins the agent with a Link(host=True) in the same program. On MicroPython
+A line of two byte rings joins the agent with a HostLink in the same program. On MicroPython
 the steps run with the heap locked: any allocation is a MemoryError, and the file fails.
 """
 
@@ -11,9 +11,12 @@ from feagi_io_mcu import Agent, RTOSDriver, RTOSTransport
 from feagi_io_mcu import agent as agent_module
 from feagi_io_mcu import transport as transport_module
 from feagi_wire import END, StaticFBC, kernels
-from feagi_wire.errors import E_CAPACITY, E_RANGE, E_STATE, E_TIMEOUT, FeagiWireError
-from feagi_wire.link import (
+from feagi_wire.const import (
     CONNECTED,
+    E_CAPACITY,
+    E_RANGE,
+    E_STATE,
+    E_TIMEOUT,
     EV_DATA,
     EV_HELLO,
     EV_LOG,
@@ -21,8 +24,9 @@ from feagi_wire.link import (
     LOST,
     RX_START,
     TICKS_MASK,
-    Link,
 )
+from feagi_wire.errors import FeagiWireError
+from feagi_wire.host_link import HostLink
 
 HELLO_AT = RX_START + LINK_HEADER + 6  # versions and sizes stand before the declaration
 
@@ -150,7 +154,7 @@ class HostEnd:
     def __init__(self, driver: RingDriver, epoch: int) -> None:
         self.driver = driver
         self.rx = StaticFBC(bytearray(2048))
-        self.link = Link(True, bytearray(2048), self.rx, 1, epoch)
+        self.link = HostLink(bytearray(2048), self.rx, 1, epoch)
         self.chunk = bytearray(512)
         self.frames = 0
         self.logs = 0
@@ -199,7 +203,7 @@ class HostEnd:
 driver = RingDriver()
 host = HostEnd(driver, 41)
 # ends of the hosts to come: made now, because a restarted host allocates and a board may not
-next_links = [Link(True, bytearray(2048), host.rx, 1, 77 + 11 * k) for k in range(2)]
+next_links = [HostLink(bytearray(2048), host.rx, 1, 77 + 11 * k) for k in range(2)]
 commands = [0, 0]
 failsafes = [0]
 motors_back = [0]

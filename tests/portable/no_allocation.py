@@ -28,9 +28,8 @@ from feagi_wire import (
     ValueEncoder,
     kernels,
 )
-from feagi_wire.framing import frame_bytes
-from feagi_wire.kernels import copy8
-from feagi_wire.link import (
+from feagi_wire.board_link import BoardLink
+from feagi_wire.const import (
     CONNECTED,
     EV_ACK,
     EV_DATA,
@@ -45,8 +44,11 @@ from feagi_wire.link import (
     EV_UP,
     EV_VERSION,
     TICKS_MASK,
-    Link,
 )
+from feagi_wire.framing import frame_bytes
+from feagi_wire.host_link import HostLink
+from feagi_wire.kernels import copy8
+from feagi_wire.link import Link
 
 try:
     from micropython import heap_lock, heap_unlock
@@ -225,10 +227,9 @@ class Side:
     def __init__(self, host: bool) -> None:
         self.per = 1000 if host else 1
         self.base = TICKS_MASK - 700 * self.per
-        self.link = Link(
-            host, bytearray(frame_bytes(SIZE)), StaticFBC(bytearray(SIZE)), self.per, 0,
-            None if host else b'{"n":1}',
-        )  # fmt: skip
+        tx = bytearray(frame_bytes(SIZE))
+        rx = StaticFBC(bytearray(SIZE))
+        self.link: Link = HostLink(tx, rx, self.per) if host else BoardLink(tx, rx, b'{"n":1}')
         self.now = 0
         self.seen = 0
 

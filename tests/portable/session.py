@@ -17,7 +17,8 @@ from feagi_wire import (
     StaticFBC,
     frame_bytes,
 )
-from feagi_wire.link import (
+from feagi_wire.board_link import BoardLink
+from feagi_wire.const import (
     ACK,
     BEAT,
     BYE_REFUSED,
@@ -44,9 +45,8 @@ from feagi_wire.link import (
     TICKS_MASK,
     WAITING,
     WELCOME,
-    Link,
-    ticks_diff,
 )
+from feagi_wire.link import ticks_diff
 
 MYPY = False
 if MYPY:
@@ -403,15 +403,13 @@ def limits() -> None:
         (frame_bytes(110) - 1, 256, bytes(100)),
     ):  # fmt: skip
         try:
-            Link(False, bytearray(tx), StaticFBC(bytearray(rx)), 1, 0, text)
+            BoardLink(bytearray(tx), StaticFBC(bytearray(rx)), text)
         except ValueError as error:
             ok("at least" in str(error), "says how many bytes are needed")
         else:
             ok(False, "buffers too small")
     least = LineEnd(False, 10)
-    least.link = Link(
-        False, bytearray(frame_bytes(110)), StaticFBC(bytearray(117)), 1, 0, bytes(100)
-    )
+    least.link = BoardLink(bytearray(frame_bytes(110)), StaticFBC(bytearray(117)), bytes(100))
     host = LineEnd(True, 10)
     line.host, line.board = host, least
     line.ways = [bytearray(), bytearray()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A board played by the test: the board's own Link, in a thread, behind a PTY or a TCP socket.
+"""A board played by the test: a BoardLink, in a thread, behind a PTY or a TCP socket.
 
 What it sends and receives are real bytes; nothing of the bridge is replaced.
 """
@@ -17,11 +17,10 @@ import tty
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
-from feagi_wire.const import STREAM_SENSORY
+from feagi_wire.board_link import BoardLink
+from feagi_wire.const import CONNECTED, END, EV_DATA, EV_UP, LINK_HEADER, STREAM_SENSORY
 from feagi_wire.container import StaticFBC
-from feagi_wire.errors import END
 from feagi_wire.framing import frame_bytes
-from feagi_wire.link import CONNECTED, EV_DATA, EV_UP, LINK_HEADER, Link
 
 DEADLINE_S = 10.0
 SENSOR = b"iagp\x01\x00\x00\x00"
@@ -135,7 +134,7 @@ class TcpLine:
 
 
 class PlayedBoard:
-    """Runs a board's Link over `line` in a thread, from `start` to `stop`.
+    """Runs a BoardLink over `line` in a thread, from `start` to `stop`.
 
     Frames that come in are put into `frames` as (stream, bytes). `mute` makes it stop talking,
     `deaf` stop reading.
@@ -147,17 +146,14 @@ class PlayedBoard:
         declaration: dict[str, Any] | bytes = CART,
         *,
         max_container: int = 4096,
-        before: Callable[[Link], None] | None = None,
+        before: Callable[[BoardLink], None] | None = None,
     ) -> None:
         self.line = line
         text = declaration if isinstance(declaration, bytes) else json.dumps(declaration).encode()
         room = max(max_container, len(text) + 64)
-        self.link = Link(
-            False,
+        self.link = BoardLink(
             bytearray(frame_bytes(room + LINK_HEADER)),
             StaticFBC(bytearray(max_container + 4)),
-            1,
-            0,
             text,
         )
         if before is not None:

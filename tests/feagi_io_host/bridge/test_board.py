@@ -27,11 +27,9 @@ from feagi_io_host.core.errors import (
 )
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.transports.serial.port import SerialPort
-from feagi_wire import link as link_module
-from feagi_wire.const import STREAM_CONTROL, STREAM_MOTOR, STREAM_SENSORY, STREAM_VISUALIZATION
-from feagi_wire.container import StaticFBC
-from feagi_wire.framing import Framer
-from feagi_wire.link import (
+from feagi_wire import board_link
+from feagi_wire.board_link import BoardLink
+from feagi_wire.const import (
     ACK,
     BEAT,
     BYE_REFUSED,
@@ -41,8 +39,13 @@ from feagi_wire.link import (
     EV_FAILSAFE,
     LOG,
     NAK,
-    Link,
+    STREAM_CONTROL,
+    STREAM_MOTOR,
+    STREAM_SENSORY,
+    STREAM_VISUALIZATION,
 )
+from feagi_wire.container import StaticFBC
+from feagi_wire.framing import Framer
 from tests.feagi_io_host.bridge.conftest import Rig, SkippingClock
 from tests.feagi_io_host.bridge.played_board import (
     CART,
@@ -407,8 +410,8 @@ def test_another_link_version_is_told_with_its_number(
     # The host's link reads the same constant: so the board's HELLO is made before the bridge
     # exists, and played back.
     with monkeypatch.context() as newer:
-        newer.setattr(link_module, "LINK_VERSION", 9)
-        board = Link(False, bytearray(2048), StaticFBC(bytearray(1024)), 1, 0, b'{"name": "new"}')
+        newer.setattr(board_link, "LINK_VERSION", 9)
+        board = BoardLink(bytearray(2048), StaticFBC(bytearray(1024)), b'{"name": "new"}')
         board.tick(0)
     hello = bytes(board.framer.tx[: board.tx_len])
     rig.bridge(pty.address)
