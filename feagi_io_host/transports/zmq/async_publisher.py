@@ -21,8 +21,8 @@ from feagi_io_host.core.carrier import AttachedAgent
 from feagi_io_host.core.errors import ClosedError
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
+from feagi_io_host.nonblocking.loop_side import loop_side
 from feagi_io_host.nonblocking.runtime import AsyncWorker
-from feagi_io_host.transports.zmq.async_carrier import loop_side
 from feagi_io_host.transports.zmq.async_socket import SocketWatch
 from feagi_io_host.transports.zmq.common import send_message
 from feagi_io_host.transports.zmq.packing import AS_IT_IS, Plan, StreamPacker, send_tracked

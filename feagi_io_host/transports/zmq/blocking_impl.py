@@ -38,6 +38,7 @@ from feagi_io_host.core.carrier import (
 )
 from feagi_io_host.core.compression import CompressionSettings
 from feagi_io_host.core.delivery import DeliveryRule
+from feagi_io_host.core.endpoints import CAPABILITY_OF, EndpointsByStream, carriers_for
 from feagi_io_host.core.errors import (
     ClosedError,
     ConfigError,
@@ -45,8 +46,10 @@ from feagi_io_host.core.errors import (
     StopTimeoutError,
     UnknownHandleError,
 )
+from feagi_io_host.core.exposure import advertised
 from feagi_io_host.core.messages import AgentConfiguration, ConnectionProtocol
 from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.core.reception import accepted_by
 from feagi_io_host.core.registration import RegistrationServer
 from feagi_io_host.core.server_seams import BrainControl, ServerLimits
 from feagi_io_host.core.types import StreamType
@@ -60,17 +63,9 @@ from feagi_io_host.transports.zmq.common import (
 from feagi_io_host.transports.zmq.connection_guard import ConnectionGuard, control_rule
 from feagi_io_host.transports.zmq.control import ControlLoop
 from feagi_io_host.transports.zmq.desk import Door, ServedAgent
-from feagi_io_host.transports.zmq.exposure import advertised
 from feagi_io_host.transports.zmq.packing import StreamPacker
 from feagi_io_host.transports.zmq.publisher import StreamPublisher, WireChannel
-from feagi_io_host.transports.zmq.slots import (
-    CAPABILITY_OF,
-    EndpointsByStream,
-    EndpointSlots,
-    Slot,
-    carriers_for,
-    refuse_unfit_streams,
-)
+from feagi_io_host.transports.zmq.slots import EndpointSlots, Slot, refuse_unfit_streams
 from feagi_io_host.transports.zmq.wire_form import refuse_unfit_form, unpacker
 from feagi_wire.const import AGENT_ID_BYTES
 
@@ -217,7 +212,7 @@ class ZmqTransport(BlockingTransport):
         try:
             self._server = RegistrationServer(
                 self.registry,
-                EndpointsByStream(slots, self._carriers),
+                EndpointsByStream(slots, self._carriers, self.protocol),
                 new_agent_id=lambda: secrets.token_bytes(AGENT_ID_BYTES),
                 token=self._token,
                 brain=self._brain,
@@ -349,14 +344,16 @@ class ZmqTransport(BlockingTransport):
 
     # -- what the control thread calls ----------------------------------------------------------
 
-    def take_in(self, agent_id: bytes, slots: EndpointSlots) -> ServedAgent:
+    def take_in(self, agent_id: bytes) -> ServedAgent:
         """For the control thread: attach a registered agent and start its publishers.
 
         Raises ClosedError when the transport or its host does not run any more, LocalError when
         there is no thread left.
         """
+        slots = self._slots
+        assert slots is not None
         record = self.registry.get(agent_id)
-        carriers = carriers_for(record.protocol, self._carriers)
+        carriers = carriers_for(record.protocol, self._carriers, self.protocol)
 
         def channel(
             rule: DeliveryRule, *, on_drop: Callable[[SharedFBC], object], name: str
@@ -388,14 +385,7 @@ class ZmqTransport(BlockingTransport):
 
     def accepts(self, agent_id: bytes, configuration: AgentConfiguration) -> bool:
         """For the control thread: whether the units of an agent can be had."""
-        if self._on_configured is None:
-            return True
-        try:
-            return self._on_configured(agent_id, configuration)
-        except Exception:
-            # One agent's units must not end the service for all.
-            _log.exception("units of agent %s... refused", agent_id[:4].hex())
-            return False
+        return accepted_by(self._on_configured, agent_id, configuration)
 
     def now_s(self) -> float:
         """For the control thread: the time on the transport's clock."""

@@ -11,20 +11,18 @@ Nothing here waits: sockets are read as long as something is there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import zmq
 
 from feagi_io_host.core.carrier import AttachedAgent
-from feagi_io_host.core.errors import ClosedError, FeagiDataError, FeagiIOError
-from feagi_io_host.core.events import AgentDisconnected, AgentRegistered
+from feagi_io_host.core.errors import ClosedError, FeagiDataError
 from feagi_io_host.core.messages import AgentConfiguration
-from feagi_io_host.core.motor_narrowing import settle_configuration
 from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.core.reception import Reception, ReceptionOwner
 from feagi_io_host.core.registration import RegistrationServer
-from feagi_io_host.core.server_seams import ServerEvent
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.zmq.common import frame_bytes, receive_parts
 from feagi_io_host.transports.zmq.connection_guard import PortGuard
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("feagi_io.zmq")
 
-# Sweeps and agents that the host itself has detached are looked for this often.
-_LOOK_AROUND_S: Final = 0.25
 # So many messages of one socket in a row; then the others have their turn.
 _FAIR_SHARE: Final = 16
 # What has more parts than this is read in several turns.
@@ -59,20 +55,8 @@ class ServedAgent:
     sensory: Slot | None
 
 
-class DeskOwner(Protocol):
+class DeskOwner(ReceptionOwner[ServedAgent], Protocol):
     """The transport, as its desk sees it. Called where the desk is, in its thread or loop."""
-
-    def take_in(self, agent_id: bytes, slots: EndpointSlots) -> ServedAgent:
-        """Attach a registered agent and start its publishers; FeagiIOError when it cannot be."""
-
-    def let_go(self, served: ServedAgent, reason: str) -> None:
-        """Detach an agent and close its sensory socket."""
-
-    def accepts(self, agent_id: bytes, configuration: AgentConfiguration) -> bool:
-        """Whether the units of an agent can be had."""
-
-    def now_s(self) -> float:
-        """The time on the transport's clock."""
 
     def count_unanswerable(self) -> None:
         """An answer did not reach its peer."""
@@ -99,37 +83,29 @@ class ControlDesk:
     ) -> None:
         self._owner = owner
         self._unpack = unpack
-        self._server = server
+        self._reception = Reception[ServedAgent](self, server)
         self._slots = slots
         self._router = door.socket
         self._guard = door.guard
         self._watch = watch
         self._unwatch = unwatch
-        self._served: dict[bytes, ServedAgent] = {}
 
     @property
     def served(self) -> tuple[ServedAgent, ...]:
         """The agents that are in."""
-        return tuple(self._served.values())
+        return self._reception.served
 
     def longest_wait_s(self) -> float:
         """How long may be waited before `look_around` is due."""
-        due_s = self._server.next_tick_s
-        if due_s is None:
-            return _LOOK_AROUND_S
-        return min(max(due_s - self._owner.now_s(), 0.0), _LOOK_AROUND_S)
+        return self._reception.longest_wait_s()
 
     def look_around(self) -> None:
         """Let go of agents that are silent and of those that the host has detached."""
-        self._act(self._server.tick(self._owner.now_s()))
-        for agent_id, served in tuple(self._served.items()):
-            if served.agent.closed:
-                self._act(self._server.dismiss(agent_id, "detached by the host"))
+        self._reception.look_around()
 
     def close(self) -> None:
         """Let go of every agent and close every socket."""
-        for agent_id in tuple(self._served):
-            self._forget(agent_id, "zmq transport stopped")
+        self._reception.close("zmq transport stopped")
         self._slots.close()
         self._guard.close()
         self._router.close()  # with its linger: the last answers
@@ -146,12 +122,12 @@ class ControlDesk:
                 continue  # an identity and nothing else
             peer = parts[0].bytes
             content = frame_bytes(parts[1] if len(parts) == 2 else parts[2])
-            self._let_go_if_detached(peer)
-            outcome = self._server.receive(peer, content, self._owner.now_s())
-            if self._act(outcome.events) and outcome.reply is not None:
-                self._answer(peer, outcome.reply)
-            known = self._server.registry.find_by_peer(peer) is not None
-            self._guard.heard(parts[-1], self._server.limits.registered_bytes if known else None)
+            reply = self._reception.hear(peer, content)
+            if reply is not None:
+                self._answer(peer, reply)
+            known = self._reception.is_in(peer)
+            limit = self._reception.server.limits.registered_bytes if known else None
+            self._guard.heard(parts[-1], limit)
         return True
 
     @property
@@ -165,17 +141,37 @@ class ControlDesk:
             return False
         taken, more = take_sensory(served.agent, served.sensory, self._unpack)
         if taken:
-            self._server.registry.touch(served.agent.agent_id, self._owner.now_s())
+            self._reception.heard_of(served.agent.agent_id)
         return more
 
-    def _let_go_if_detached(self, peer: bytes) -> None:
-        """An agent that the host has detached learns of it by its next message at the latest."""
-        record = self._server.registry.find_by_peer(peer)
-        if record is None:
-            return
-        served = self._served.get(record.agent_id)
-        if served is not None and served.agent.closed:
-            self._act(self._server.dismiss(record.agent_id, "detached by the host"))
+    # -- what the reception asks its owner ------------------------------------------------------
+
+    def take_in(self, agent_id: bytes) -> ServedAgent:
+        """Attach a registered agent and watch its sensory socket."""
+        served = self._owner.take_in(agent_id)
+        if served.sensory is not None:
+            try:
+                self._watch(served)
+            except BaseException:
+                self._owner.let_go(served, "not taken in")
+                raise
+        return served
+
+    def let_go(self, served: ServedAgent, reason: str) -> None:
+        """Detach an agent and close its sensory socket."""
+        if served.sensory is not None:
+            self._unwatch(served)
+        self._owner.let_go(served, reason)
+
+    def accepts(self, agent_id: bytes, configuration: AgentConfiguration) -> bool:
+        """Whether the units of an agent can be had."""
+        return self._owner.accepts(agent_id, configuration)
+
+    def now_s(self) -> float:
+        """The time on the transport's clock."""
+        return self._owner.now_s()
+
+    # -- inside ---------------------------------------------------------------------------------
 
     def _answer(self, peer: bytes, reply: bytes) -> None:
         try:
@@ -183,41 +179,6 @@ class ControlDesk:
         except zmq.ZMQError as error:
             self._owner.count_unanswerable()
             _log.debug("answer of %d bytes given up: %s", len(reply), error)
-
-    def _act(self, events: Sequence[ServerEvent]) -> bool:
-        """Carry out what the server decided; false when it must not be answered after all."""
-        answer = True
-        for event in events:
-            if isinstance(event, AgentDisconnected):
-                self._forget(event.agent_id, event.reason)
-            elif isinstance(event, AgentRegistered):
-                answer = self._welcome(event.agent_id)
-            else:
-                served = self._served.get(event.agent_id)
-                answer = served is not None and settle_configuration(
-                    served.agent, event.configuration, self._owner.accepts
-                )
-        return answer
-
-    def _welcome(self, agent_id: bytes) -> bool:
-        try:
-            served = self._owner.take_in(agent_id, self._slots)
-            self._served[agent_id] = served
-            if served.sensory is not None:
-                self._watch(served)
-        except FeagiIOError as error:
-            _log.warning("agent not taken in: %s", error)
-            self._act(self._server.dismiss(agent_id, "not taken in"))
-            return False
-        return True
-
-    def _forget(self, agent_id: bytes, reason: str) -> None:
-        served = self._served.pop(agent_id, None)
-        if served is None:
-            return
-        if served.sensory is not None:
-            self._unwatch(served)
-        self._owner.let_go(served, reason)
 
 
 def take_sensory(

@@ -19,6 +19,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -33,6 +34,7 @@ from feagi_io_host.core.carrier import (
     StreamCarrier,
 )
 from feagi_io_host.core.compression import CompressionSettings
+from feagi_io_host.core.endpoints import CAPABILITY_OF, EndpointsByStream, carriers_for
 from feagi_io_host.core.errors import (
     ClosedError,
     ConfigError,
@@ -40,21 +42,17 @@ from feagi_io_host.core.errors import (
     StopTimeoutError,
     UnknownHandleError,
 )
+from feagi_io_host.core.exposure import advertised
 from feagi_io_host.core.messages import AgentConfiguration, ConnectionProtocol
 from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.core.reception import accepted_by
 from feagi_io_host.core.registration import RegistrationServer
 from feagi_io_host.core.server_seams import BrainControl, ServerLimits
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.nonblocking.channels import AsyncBoundedChannel
+from feagi_io_host.nonblocking.loop_side import Arrivals, LoopSide, loop_channel, loop_side
 from feagi_io_host.nonblocking.runtime import AsyncWorker
 from feagi_io_host.nonblocking.transport import DEFAULT_MAX_FRAME_BYTES, NonBlockingTransport
-from feagi_io_host.transports.zmq.async_carrier import (
-    Arrival,
-    Arrivals,
-    LoopSide,
-    loop_channel,
-    loop_side,
-)
 from feagi_io_host.transports.zmq.async_control import AsyncControlLoop
 from feagi_io_host.transports.zmq.async_publisher import AsyncStreamPublisher
 from feagi_io_host.transports.zmq.async_socket import end_context
@@ -68,16 +66,8 @@ from feagi_io_host.transports.zmq.common import (
 )
 from feagi_io_host.transports.zmq.connection_guard import ConnectionGuard, control_rule
 from feagi_io_host.transports.zmq.desk import Door, ServedAgent
-from feagi_io_host.transports.zmq.exposure import advertised
 from feagi_io_host.transports.zmq.packing import StreamPacker
-from feagi_io_host.transports.zmq.slots import (
-    CAPABILITY_OF,
-    EndpointsByStream,
-    EndpointSlots,
-    Slot,
-    carriers_for,
-    refuse_unfit_streams,
-)
+from feagi_io_host.transports.zmq.slots import EndpointSlots, Slot, refuse_unfit_streams
 from feagi_io_host.transports.zmq.wire_form import refuse_unfit_form, unpacker
 from feagi_wire.const import AGENT_ID_BYTES
 
@@ -85,6 +75,15 @@ if TYPE_CHECKING:
     from feagi_io_host.transports.zmq.common import ZmqContext
 
 _log = logging.getLogger("feagi_io.zmq")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrival:
+    """A stream that another transport hands over to be served. The slot goes with it."""
+
+    agent: AttachedAgent
+    stream: StreamType
+    slot: Slot
 
 
 class AsyncZmqTransport(NonBlockingTransport):
@@ -156,7 +155,7 @@ class AsyncZmqTransport(NonBlockingTransport):
         self._control: AsyncWorker | None = None
         self._control_loop: AsyncControlLoop | None = None
         self._slots: EndpointSlots | None = None
-        self._arrivals: Arrivals | None = None
+        self._arrivals: Arrivals[Arrival] | None = None
         self._beside: ThreadPoolExecutor | None = None
         self._publishers: dict[AsyncStreamPublisher, bytes] = {}
         self._unanswerable = 0
@@ -223,7 +222,7 @@ class AsyncZmqTransport(NonBlockingTransport):
         try:
             self._server = RegistrationServer(
                 self.registry,
-                EndpointsByStream(slots, self._carriers),
+                EndpointsByStream(slots, self._carriers, self.protocol),
                 new_agent_id=lambda: secrets.token_bytes(AGENT_ID_BYTES),
                 token=self._token,
                 brain=self._brain,
@@ -360,14 +359,16 @@ class AsyncZmqTransport(NonBlockingTransport):
 
     # -- what the control task calls --------------------------------------------------------------
 
-    def take_in(self, agent_id: bytes, slots: EndpointSlots) -> ServedAgent:
+    def take_in(self, agent_id: bytes) -> ServedAgent:
         """For the control task: attach a registered agent and start its publishers.
 
         Raises ClosedError when the transport or its host does not run any more, LocalError when
         the system watches no more sockets.
         """
+        slots = self._slots
+        assert slots is not None
         record = self.registry.get(agent_id)
-        carriers = carriers_for(record.protocol, self._carriers)
+        carriers = carriers_for(record.protocol, self._carriers, self.protocol)
         agent = self._attach(
             record.descriptor,
             record.capabilities,
@@ -399,14 +400,7 @@ class AsyncZmqTransport(NonBlockingTransport):
 
     def accepts(self, agent_id: bytes, configuration: AgentConfiguration) -> bool:
         """For the control task: whether the units of an agent can be had."""
-        if self._on_configured is None:
-            return True
-        try:
-            return self._on_configured(agent_id, configuration)
-        except Exception:
-            # One agent's units must not end the service for all.
-            _log.exception("units of agent %s... refused", agent_id[:4].hex())
-            return False
+        return accepted_by(self._on_configured, agent_id, configuration)
 
     def now_s(self) -> float:
         """For the control task: the time on the transport's clock."""

@@ -8,11 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.carrier import StreamCarrier
+from feagi_io_host.core.endpoints import CAPABILITY_OF, STREAM_OF
 from feagi_io_host.core.errors import ConfigError, PortBusyError
 from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
 from feagi_io_host.core.types import StreamType
@@ -35,16 +35,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("feagi_io.zmq")
 
-STREAM_OF: Final[Mapping[AgentCapabilities, StreamType]] = MappingProxyType(
-    {
-        AgentCapabilities.SEND_SENSOR_DATA: StreamType.SENSORY,
-        AgentCapabilities.RECEIVE_MOTOR_DATA: StreamType.MOTOR,
-        AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS: StreamType.VISUALIZATION,
-    }
-)
-CAPABILITY_OF: Final[Mapping[StreamType, AgentCapabilities]] = MappingProxyType(
-    {stream: capability for capability, stream in STREAM_OF.items()}
-)
 _ROLES: Final = {
     StreamType.SENSORY: Role.SENSORY,
     StreamType.MOTOR: Role.MOTOR,
@@ -212,52 +202,6 @@ class EndpointSlots:
                 self._let_go_at_s[port] = time.monotonic()
             if self._free_ports is not None and port in self._own_ports:
                 self._free_ports.append(port)
-
-
-class EndpointsByStream:
-    """An EndpointAllocator that asks, for each stream, the one who carries it.
-
-    `carriers` are transports that carry streams of agents let in here; `own` is for the others.
-    """
-
-    def __init__(self, own: EndpointSlots, carriers: Mapping[StreamType, StreamCarrier]) -> None:
-        self._own = own
-        self._carriers = carriers
-
-    def allocate(
-        self, agent_id: bytes, capability: AgentCapabilities, protocol: ConnectionProtocol
-    ) -> Endpoint | None:
-        """Where one stream of one agent goes; None when there is no place to be had, and for a
-        protocol that nobody here speaks.
-
-        Who asks for the protocol of one carrier is given ZMQ for the streams of the others.
-        """
-        spoken = {carrier.protocol for carrier in self._carriers.values()}
-        if protocol is not ConnectionProtocol.ZMQ and protocol not in spoken:
-            return None
-        carrier = carriers_for(protocol, self._carriers).get(STREAM_OF[capability])
-        if carrier is None:
-            return self._own.allocate(agent_id, capability, ConnectionProtocol.ZMQ)
-        url = carrier.offer(agent_id, capability)
-        return None if url is None else Endpoint(carrier.protocol, url)
-
-    def free(self, agent_id: bytes, capability: AgentCapabilities, endpoint: Endpoint) -> None:
-        """Take back what `allocate` gave and nobody serves."""
-        self._own.free(agent_id, capability, endpoint)
-        carrier = self._carriers.get(STREAM_OF[capability])
-        if carrier is not None:
-            carrier.withdraw(agent_id, capability)
-
-
-def carriers_for(
-    protocol: ConnectionProtocol, carriers: Mapping[StreamType, StreamCarrier]
-) -> dict[StreamType, StreamCarrier]:
-    """Those of `carriers` that serve an agent that has asked for `protocol`."""
-    return {
-        stream: carrier
-        for stream, carrier in carriers.items()
-        if carrier.protocol in (protocol, ConnectionProtocol.ZMQ)
-    }
 
 
 def refuse_unfit_streams(

@@ -31,6 +31,7 @@ from feagi_io_host.core.errors import (
 )
 from feagi_io_host.core.pool import BufferPool, SharedFBC
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
+from feagi_io_host.nonblocking.loop_side import Arrivals, loop_channel
 from feagi_io_host.testing import Residue, StandInHost
 from feagi_io_host.transports.zmq import (
     AsyncZmqTransport,
@@ -38,10 +39,10 @@ from feagi_io_host.transports.zmq import (
     ZmqTransport,
     async_publisher,
 )
-from feagi_io_host.transports.zmq.async_carrier import Arrival, Arrivals, loop_channel
 from feagi_io_host.transports.zmq.async_socket import SocketWatch
 from feagi_io_host.transports.zmq.common import COPY_LIMIT_BYTES
 from feagi_io_host.transports.zmq.desk import ControlDesk
+from feagi_io_host.transports.zmq.nonblocking_impl import Arrival
 from feagi_io_host.transports.zmq.wire_form import LZ4_TOPIC, split_topic, unpacker
 from tests.feagi_io_host.transports.zmq.async_peer import AsyncZmqPeer, in_thread
 from tests.feagi_io_host.transports.zmq.peer import DEADLINE_S

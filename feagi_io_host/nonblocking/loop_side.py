@@ -7,7 +7,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from feagi_io_host.core.carrier import AttachedAgent, FrameChannel
 from feagi_io_host.core.delivery import DeliveryRule
@@ -15,7 +15,8 @@ from feagi_io_host.core.errors import LocalError
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.nonblocking.channels import AsyncBoundedChannel, ThreadSide
-from feagi_io_host.transports.zmq.slots import Slot
+
+T = TypeVar("T")
 
 
 class LoopSide(ThreadSide[SharedFBC]):
@@ -63,26 +64,17 @@ def loop_side(agent: AttachedAgent, stream: StreamType) -> LoopSide:
     return side
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Arrival:
-    """A stream to be served. The slot goes with it."""
+class Arrivals(Generic[T]):
+    """Brings things from any thread into `loop`, where `take` is called with each."""
 
-    agent: AttachedAgent
-    stream: StreamType
-    slot: Slot
-
-
-class Arrivals:
-    """Brings arrivals from any thread into `loop`, where `take` is called with each."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[Arrival], object]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[T], object]) -> None:
         self._loop = loop
         self._take = take
         self._lock = threading.Lock()
-        self._waiting: deque[Arrival] = deque()
+        self._waiting: deque[T] = deque()
         self._closed = False
 
-    def hand_over(self, arrival: Arrival) -> bool:
+    def hand_over(self, arrival: T) -> bool:
         """Hand one over, from any thread; when False it stays the caller's: nobody takes it."""
         with self._lock:
             if self._closed:
@@ -94,7 +86,7 @@ class Arrivals:
             self._waiting.append(arrival)
         return True
 
-    def close(self) -> tuple[Arrival, ...]:
+    def close(self) -> tuple[T, ...]:
         """Take no more; those that were not taken yet are the caller's."""
         with self._lock:
             self._closed = True
