@@ -222,7 +222,7 @@ class Agent:
                 "sensor frames take up to %d bytes, max_fbc_size is %d" % (need, self._max_fbc_size)
             )
         self._out = StaticFBC(bytearray(need))
-        self.transport = RTOSTransport(self.line, text, self._max_fbc_size, self._pool_size)
+        self.transport = RTOSTransport(self.line, text, self._max_fbc_size, self._pool_size, need)
         self._last_sent = ticks()
 
     @property

@@ -8,7 +8,18 @@ the newest is the only one worth having.
 """
 
 from feagi_wire.board_link import BoardLink
-from feagi_wire.const import E_CAPACITY, E_FULL, E_TIMEOUT, END, EV_DATA, LINK_HEADER, STREAMS
+from feagi_wire.const import (
+    COMPACT_SAVES,
+    E_CAPACITY,
+    E_FULL,
+    E_TIMEOUT,
+    END,
+    EV_DATA,
+    HELLO_BYTES,
+    LINK_HEADER,
+    STREAMS,
+    WELCOME_BYTES,
+)
 from feagi_wire.container import StaticFBC
 from feagi_wire.framing import frame_bytes
 from feagi_wire.kernels import copy8
@@ -19,11 +30,14 @@ from .config import CHUNK_BYTES, DEFAULT_TIMEOUT_TICKS, FBC_POOL_SIZE, MAX_FBC_S
 from .drivers.base import RTOSDriver
 
 # bytes handled in one pump, so that a flooded line cannot keep the control loop from its turn
-_ROUNDS = 8
+_ROUNDS = 16
 
 
 class RTOSTransport:
-    """One end of the link over a driver. `declaration`: the JSON that HELLO carries."""
+    """One end of the link over a driver. `declaration`: the JSON that HELLO carries.
+
+    Containers up to `max_fbc_size` bytes are received; up to `max_send` are sent, 0 for the same.
+    """
 
     def __init__(
         self,
@@ -31,14 +45,16 @@ class RTOSTransport:
         declaration: bytes = b"{}",
         max_fbc_size: int = MAX_FBC_SIZE,
         pool_size: int = FBC_POOL_SIZE,
+        max_send: int = 0,
     ) -> None:
         if pool_size < 2:
             raise ValueError("pool_size: at least 2, got %d" % pool_size)
         self.driver = driver
         self.max_fbc_size = max_fbc_size
-        longest = len(declaration) + 6
-        if longest < max_fbc_size:
-            longest = max_fbc_size
+        # of the container that is sent, without what the link leaves out; of HELLO; of WELCOME's
+        # size, which the link asks for
+        longest = (max_send or max_fbc_size) - COMPACT_SAVES
+        longest = max(longest, len(declaration) + HELLO_BYTES, WELCOME_BYTES)
         self.tx = bytearray(frame_bytes(longest + LINK_HEADER))
         # the checksum is decoded behind the container
         self._pool = [StaticFBC(bytearray(max_fbc_size + 4)) for _ in range(pool_size)]

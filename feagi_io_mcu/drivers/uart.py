@@ -19,15 +19,13 @@ if MYPY:
 
 
 def rxbuf_bytes(baud: int) -> int:
-    """A receive ring that holds 50 ms of the line: 512 to 8192 bytes, a power of two.
+    """A receive ring that holds 50 ms of the line: 512 to 8192 bytes, in steps of 64.
 
     The hardware FIFO of an RP2040 holds 32 bytes, which 115200 baud fills in 3 ms; a control loop
     that is away for longer loses bytes unless the interrupt handler has this ring to fill.
     """
-    n = 512
-    while n < baud // 200 and n < 8192:
-        n += n
-    return n
+    n = baud // 200 + 63 & ~63
+    return 512 if n < 512 else 8192 if n > 8192 else n
 
 
 def txbuf_bytes(baud: int) -> int:

@@ -48,19 +48,16 @@ class BoardLink(Link):
         return OK
 
     def _send_log(self, text: bytes) -> None:
-        b = self._body
-        b[0] = self._log_level
-        self._begin(LOG, 0, 0)
-        self.framer.add(b, 0, 1)
+        self._body[LINK_HEADER] = self._log_level
+        self._begin(LOG, 0, 0, 1)
         self.framer.add(text, 0, len(text))
         self._finish()
 
     def _hello(self) -> None:
-        b = self._body
         self._hello_no = (self._hello_no + 1) & 255
-        pack_into("<BBHH", b, 0, LINK_VERSION, FBC_VERSION, 0, self.max_container())
-        self._begin(HELLO, 0, self._hello_no)
-        self.framer.add(b, 0, HELLO_BYTES)
+        room = self.max_container()
+        pack_into("<BBHH", self._body, LINK_HEADER, LINK_VERSION, FBC_VERSION, 0, room)
+        self._begin(HELLO, 0, self._hello_no, HELLO_BYTES)
         self.framer.add(self._declaration, 0, len(self._declaration))
         self._finish()
 

@@ -17,6 +17,7 @@ from array import array
 from struct import pack_into
 
 from .const import (
+    AGENT_ID_BYTES,
     E_CAPACITY,
     E_CORRUPT,
     E_FULL,
@@ -38,7 +39,12 @@ from .errors import check
 from .kernels import copy8, copy16, equal8, scan_q16, u32, voxel
 from .views import item_bytes, view
 
-_NO_AGENT = bytes(48)
+MYPY = False
+if MYPY:
+    from typing import Any
+
+    Array = array[int] | array[float] | bytearray
+
 _STRUCT = HEADER_BYTES + 4  # where a writer's only struct starts
 _RECORDS = _STRUCT + 4
 
@@ -59,29 +65,16 @@ class StaticFBC:
         self._i = view(buf, "I", n >> 2)
         self._f = view(buf, "f", n >> 2)
         self._h = view(buf, "H", n >> 1)
-        # writer: announced areas, areas ended, write offset, announced and written voxels
-        self._announced = 0
-        self._ended = 0
-        self._at = 0
-        self._room = -1
-        self._k = 0
-        self._bx = self._by = self._bz = self._bp = 0
+        # writer: announced areas, areas ended, write offset, announced and written voxels, and
+        # where the area's x begin, in words; y, z and p follow, each announced voxels long
         # reader: structs, next struct and its offset, current area record, data, voxels, struct
-        self._n = -1
-        self._structs = 0
-        self._next = 0
-        self._next_at = 0
-        self._left = 0
-        self._record = 0
-        self._data = 0
-        self._xyzp_at = 0
+        self._next_at = self._record = self._data = self._xyzp_at = self._x_at = 0
+        self._room = -1
+        self._forget()
         self._voxel = array("i", [0, 0, 0, 0])
-        # byte views of the arrays last handed to put_arrays and read_arrays
-        self._given: "list[object]" = [None, None, None, None]
-        self._given_halves = [self._h, self._h, self._h, self._h]
-        self._given_size = [0, 0, 0, 0]  # in halves: a typed window has no len() on a board
-        self._taken: "list[object]" = [None, None, None, None]
-        self._taken_bytes = [self._h, self._h, self._h, self._h]
+        # windows onto the arrays last handed to put_arrays and read_arrays, see _windows
+        self._given: "list[Any] | None" = None
+        self._taken: "list[Any] | None" = None
 
     # -- writer -----------------------------------------------------------------------------
 
@@ -94,8 +87,8 @@ class StaticFBC:
         if at > self.capacity:
             return E_CAPACITY
         if agent_id is None:
-            agent_id = _NO_AGENT
-        elif len(agent_id) != 48:
+            agent_id = b""  # pack_into fills up with zeros
+        elif len(agent_id) != AGENT_ID_BYTES:
             return E_RANGE
         counter &= 0xFFFF
         pack_into("<BHB48sIBBH", self.buf, 0, FBC_VERSION, counter, 1, agent_id, 0, 11, 1, areas)
@@ -119,13 +112,7 @@ class StaticFBC:
         pack_into("<8sII", self.buf, _RECORDS + 16 * self._ended, cortical_id, at - _STRUCT, 16 * n)
         self._room = n
         self._k = 0
-        at >>= 2
-        self._bx = at
-        at += n
-        self._by = at
-        at += n
-        self._bz = at
-        self._bp = at + n
+        self._x_at = at >> 2
         return OK
 
     def add(self, x: int, y: int, z: int, p: float) -> int:
@@ -136,15 +123,19 @@ class StaticFBC:
 
     def put(self, i: int, x: int, y: int, z: int, p: float) -> int:
         """Write voxel `i` (at most one beyond the last written). OK, E_FULL or E_RANGE."""
-        if i < 0 or i >= self._room or i > self._k:
+        n = self._room
+        if i < 0 or i >= n or i > self._k:
             return E_FULL
         if x < 0 or y < 0 or z < 0 or x > SMALL_INT_MAX or y > SMALL_INT_MAX or z > SMALL_INT_MAX:
             return E_RANGE
         w = self._i
-        w[self._bx + i] = x
-        w[self._by + i] = y
-        w[self._bz + i] = z
-        self._f[self._bp + i] = p  # type: ignore[call-overload]
+        at = self._x_at + i
+        w[at] = x
+        at += n
+        w[at] = y
+        at += n
+        w[at] = z
+        self._f[at + n] = p  # type: ignore[call-overload]
         if i == self._k:
             self._k = i + 1
         return OK
@@ -163,22 +154,22 @@ class StaticFBC:
         allocate nothing. OK, E_FULL, or E_RANGE when an array holds fewer than n items.
         """
         k = self._k
-        if n < 0 or k + n > self._room:
+        room = self._room
+        if n < 0 or k + n > room:
             return E_FULL
-        self._remember(0, xs)
-        self._remember(1, ys)
-        self._remember(2, zs)
-        self._remember(3, ps)
-        v = self._given_halves
-        size = self._given_size
+        v = self._given = _windows(self._given, xs, ys, zs, ps)
         n2 = n + n
-        if size[0] < n2 or size[1] < n2 or size[2] < n2 or size[3] < n2:
+        if v[8] < n2:
             return E_RANGE
         h = self._h
-        copy16(h, (self._bx + k) * 2, v[0], 0, n2)
-        copy16(h, (self._by + k) * 2, v[1], 0, n2)
-        copy16(h, (self._bz + k) * 2, v[2], 0, n2)
-        copy16(h, (self._bp + k) * 2, v[3], 0, n2)
+        at = (self._x_at + k) * 2
+        room += room
+        copy16(h, at, v[4], 0, n2)
+        at += room
+        copy16(h, at, v[5], 0, n2)
+        at += room
+        copy16(h, at, v[6], 0, n2)
+        copy16(h, at + room, v[7], 0, n2)
         self._k = k + n
         return OK
 
@@ -191,12 +182,13 @@ class StaticFBC:
         if k < n:
             h = self._h
             k2 = k + k
-            d = (self._bx + k) * 2
-            copy16(h, d, h, self._by * 2, k2)
-            d += k2
-            copy16(h, d, h, self._bz * 2, k2)
-            d += k2
-            copy16(h, d, h, self._bp * 2, k2)
+            n += n
+            at = self._x_at * 2
+            d = at
+            for _ in range(3):
+                at += n
+                d += k2
+                copy16(h, d, h, at, k2)
             self._i[(_RECORDS + 12 + 16 * self._ended) >> 2] = 16 * k
         self._ended += 1
         self._at += 16 * k
@@ -368,22 +360,15 @@ class StaticFBC:
         n = self._n
         if n < 0:
             return E_STATE
-        self._window(0, xs)
-        self._window(1, ys)
-        self._window(2, zs)
-        self._window(3, ps)
-        v = self._taken_bytes
+        v = self._taken = _windows(self._taken, xs, ys, zs, ps)
         n4 = n * 4
-        if len(v[0]) < n4 or len(v[1]) < n4 or len(v[2]) < n4 or len(v[3]) < n4:
+        if v[8] * 2 < n4:
             return E_CAPACITY
         o = self._data
         b = self.buf
-        copy8(v[0], 0, b, o, n4)
-        o += n4
-        copy8(v[1], 0, b, o, n4)
-        o += n4
-        copy8(v[2], 0, b, o, n4)
-        copy8(v[3], 0, b, o + n4, n4)
+        for i in range(9, 13):
+            copy8(v[i], 0, b, o, n4)
+            o += n4
         return n
 
     def scan_q16(self, lo: "array[int]", hi: "array[int]", size: int) -> int:
@@ -419,16 +404,25 @@ class StaticFBC:
 
         return json_text_value(bytes(memoryview(b)[o + 2 : o + size]))
 
-    # -- windows onto the arrays a caller brings ----------------------------------------------
 
-    def _remember(self, slot: int, buf: "array[int] | array[float] | bytearray") -> None:
-        if self._given[slot] is not buf:
-            n = len(buf) * item_bytes(buf) >> 1
-            self._given_halves[slot] = view(buf, "H", n)
-            self._given_size[slot] = n
-            self._given[slot] = buf
+def _windows(
+    v: "list[Any] | None", xs: "Array", ys: "Array", zs: "Array", ps: "Array"
+) -> "list[Any]":
+    """The arrays, four windows in halves, the halves that all of them hold, four in bytes.
 
-    def _window(self, slot: int, buf: "array[int] | array[float] | bytearray") -> None:
-        if self._taken[slot] is not buf:
-            self._taken_bytes[slot] = view(buf, "B", len(buf) * item_bytes(buf))
-            self._taken[slot] = buf
+    `v`, the answer of last time, is good for the same arrays again: then nothing is allocated.
+    """
+    if v is not None and v[0] is xs and v[1] is ys and v[2] is zs and v[3] is ps:
+        return v
+    v = [xs, ys, zs, ps]
+    least = SMALL_INT_MAX  # a typed window has no len() on a board
+    # no comprehensions: what they share with the function is allocated when that is called
+    for i in range(4):
+        n = len(v[i]) * item_bytes(v[i])
+        v.append(view(v[i], "H", n >> 1))
+        if n >> 1 < least:
+            least = n >> 1
+    v.append(least)
+    for i in range(4):
+        v.append(view(v[i], "B", len(v[i]) * item_bytes(v[i])))
+    return v

@@ -10,7 +10,6 @@ from array import array
 
 from .const import E_CAPACITY, E_CRC, E_RANGE, E_STATE, END
 from .kernels import cobs_decode, cobs_encode, crc32_update
-from .views import view
 
 CRC_BYTES = 4
 _RESIDUE = b"\xe3\x20\xbb\xde"  # CRC-32 register after payload and checksum
@@ -55,8 +54,7 @@ class Framer:
         self.resyncs = 0
         self.oversize = 0
         self._table = crc_table()
-        self._state = array("H", bytes(18))
-        self._st = view(self._state, "H", 9)
+        self._st = array("H", bytes(18))
         self._crc = bytearray(4)
         self._room = -1
         self.set_rx(rx)

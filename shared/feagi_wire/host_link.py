@@ -12,6 +12,7 @@ from .const import (
     HELLO,
     HELLO_BYTES,
     IN_OFFER,
+    LINK_HEADER,
     LINK_VERSION,
     OFFERED,
     RX_PAYLOAD,
@@ -42,16 +43,16 @@ class HostLink(Link):
         return self._enter(WAITING, now)
 
     def _hello(self) -> None:
-        self._begin(HELLO, 0, 0)
-        self._finish()
+        self._simple(HELLO, 0, 0)
 
     def _welcome(self, now: int) -> None:
         b = self._body
         pack_into(
-            "<BBBBHHHHI", b, 0, LINK_VERSION, FBC_VERSION, self._hello_no, 0, self.beat_ms,
-            self.lost_ms, self.motor_timeout_ms, self.max_container(), now // self.ticks_per_ms,
+            "<BBBBHHHHI", b, LINK_HEADER, LINK_VERSION, FBC_VERSION, self._hello_no, 0,
+            self.beat_ms, self.lost_ms, self.motor_timeout_ms, self.max_container(),
+            now // self.ticks_per_ms,
         )  # fmt: skip
-        copy8(b, 16, self.agent_id, 0, AGENT_ID_BYTES)
+        copy8(b, LINK_HEADER + 16, self.agent_id, 0, AGENT_ID_BYTES)
         self._simple(WELCOME, 0, WELCOME_BYTES)
 
     def _on_hello(self, n: int, number: int, now: int) -> int:

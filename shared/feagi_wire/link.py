@@ -31,6 +31,7 @@ from .const import (
     ACK,
     AGENT_ID_BYTES,
     BEAT,
+    BEAT_BYTES,
     BYE,
     BYE_VERSION,
     COMPACT_SAVES,
@@ -163,8 +164,7 @@ class Link:
         # out
         self.tx_len = 0
         self.tx_pos = 0
-        self._hdr = bytearray(LINK_HEADER)
-        self._body = bytearray(WELCOME_BYTES)
+        self._body = bytearray(LINK_HEADER + WELCOME_BYTES)  # of a control frame
         self._hello_no = 0
         self._hello_due = True
         self._hello_wait = 250
@@ -244,7 +244,7 @@ class Link:
     def _send_data(self, stream: int, buf: bytearray, length: int) -> int:
         seq = (self._tx_seq[stream] + 1) & SEQ_MASK
         f = self.framer
-        self._begin(DATA, stream, seq)
+        self._begin(DATA, stream, seq, 0)
         f.add(buf, 1, 3)
         if f.add(buf, HEADER_BYTES, length - HEADER_BYTES) < 0:
             return E_CAPACITY
@@ -259,14 +259,15 @@ class Link:
         self._bye_due = reason
         self._welcome_due = self._answer_due = self._hello_due = False
 
-    def _begin(self, kind: int, stream: int, seq: int) -> None:
-        h = self._hdr
+    def _begin(self, kind: int, stream: int, seq: int, n: int) -> None:
+        """Open a frame; its payload begins with n bytes of `_body`, from LINK_HEADER on."""
+        h = self._body
         h[0] = kind
         h[1] = (stream | FROM_HOST if self.host else stream) | (seq >> 4) & 0xF0
         h[2] = self.epoch
         h[3] = seq & 255
         self.framer.begin()
-        self.framer.add(h, 0, LINK_HEADER)
+        self.framer.add(h, 0, LINK_HEADER + n)
 
     def _finish(self) -> int:
         rc = self.framer.finish()
@@ -276,9 +277,8 @@ class Link:
         return rc
 
     def _simple(self, kind: int, seq: int, n: int) -> None:
-        """A frame of `_body[0:n]`."""
-        self._begin(kind, 0, seq)
-        self.framer.add(self._body, 0, n)
+        """A frame of n bytes of `_body`."""
+        self._begin(kind, 0, seq, n)
         self._finish()
 
     def _next_frame(self, now: int) -> None:
@@ -288,7 +288,7 @@ class Link:
         if self.tx_len:
             return
         if self._bye_due:
-            b[0] = self._bye_due
+            b[LINK_HEADER] = self._bye_due
             self._bye_due = 0
             self._simple(BYE, 0, 1)
         elif self._hello_due:
@@ -299,7 +299,7 @@ class Link:
             self._welcome_due = False
             self._welcome(now)
         elif self._ack_due:
-            pack_into("<HB", b, 0, self._ack_no, self._ack_code)
+            pack_into("<HB", b, LINK_HEADER, self._ack_no, self._ack_code)
             kind = self._ack_due
             self._ack_due = 0
             self._simple(kind, 0, 3)
@@ -335,13 +335,14 @@ class Link:
         q = self.queued
         f = self.framer
         pack_into(
-            "<BBIIHHHHH", b, 0, answer, q if q < 255 else 255, now, now // self.ticks_per_ms,
-            self.sent & 0xFFFF, self.received & 0xFFFF, (self.stale + self.superseded) & 0xFFFF,
+            "<BBIIHHHHH", b, LINK_HEADER, answer, q if q < 255 else 255, now,
+            now // self.ticks_per_ms, self.sent & 0xFFFF, self.received & 0xFFFF,
+            (self.stale + self.superseded) & 0xFFFF,
             f.crc_errors & 0xFFFF, (f.resyncs + f.oversize) & 0xFFFF,
         )  # fmt: skip
         if answer:
-            copy8(b, 2, self._answer_stamp, 0, 4)
-        self._simple(BEAT, 0, 20)
+            copy8(b, LINK_HEADER + 2, self._answer_stamp, 0, 4)
+        self._simple(BEAT, 0, BEAT_BYTES)
 
     # -- in -----------------------------------------------------------------------------------
 
@@ -513,15 +514,9 @@ class Link:
         self.lost = (self.lost + ahead - 1) & TICKS_MASK
         self._rx_gap[stream] = 0
         self._rx_seq[stream] = seq
-        at = RX_PAYLOAD
-        low = b[at]
-        high = b[at + 1]
-        structs = b[at + 2]
-        copy8(b, 4, self.agent_id, 0, AGENT_ID_BYTES)
         b[0] = FBC_VERSION
-        b[1] = low
-        b[2] = high
-        b[3] = structs
+        copy8(b, 1, b, RX_PAYLOAD, 3)
+        copy8(b, 4, self.agent_id, 0, AGENT_ID_BYTES)
         self.length = n + COMPACT_SAVES
         self.stream = stream
         self.received = (self.received + 1) & TICKS_MASK
@@ -541,7 +536,7 @@ class Link:
         return EV_DATA
 
     def _on_beat(self, n: int, now: int) -> int:
-        if n < 20:
+        if n < BEAT_BYTES:
             self.malformed += 1
             return 0
         b = self.rx.buf

@@ -73,12 +73,12 @@ def test_uart_is_opened_so_that_nothing_waits(uart: UartDriver) -> None:
     (made,) = StandInUart.made
     assert (made.number, made.baudrate) == (1, 115200)
     assert made.settings["timeout"] == 0
-    assert made.settings["rxbuf"] == 1024
+    assert made.settings["rxbuf"] == 576
     assert made.settings["tx"] == "GP4"
 
 
 @pytest.mark.parametrize(
-    ("baud", "size"), [(9600, 512), (115200, 1024), (921600, 8192), (3000000, 8192)]
+    ("baud", "size"), [(9600, 512), (115200, 576), (921600, 4608), (3000000, 8192)]
 )
 def test_uart_ring_holds_fifty_milliseconds(baud: int, size: int) -> None:
     assert rxbuf_bytes(baud) == size
