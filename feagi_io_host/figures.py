@@ -89,7 +89,9 @@ def _add(
     rows: Mapping[StreamType, Mapping[str, Any]],
 ) -> None:
     for stream, row in rows.items():
-        carried_by = handle if handle is None else handle.carriers.get(stream, handle)
+        carried_by = handle
+        if handle is not None and stream in session.streams_elsewhere:
+            carried_by = handle.carriers[stream]
         _of(sums, (carried_by, stream)).add(row, session.latency[stream])
 
 
@@ -123,6 +125,6 @@ def _transport(handle: TransportHandle, sums: _Sums) -> dict[str, Any]:
         **{
             stream.value: sums.get((handle, stream), StreamTotals()).snapshot()
             for stream in _DATA_STREAMS
-            if stream in handle.streams
+            if stream in handle.streams or stream in handle.carriers
         },
     }

@@ -67,6 +67,7 @@ class AgentSession:
         self.descriptor = descriptor
         self.capabilities = capabilities
         self.motor_areas = motor_areas
+        self.streams_elsewhere: frozenset[StreamType] = frozenset()
         self.counters: Mapping[StreamType, StreamCounters] = {
             stream: StreamCounters() for stream in _DATA_STREAMS
         }
@@ -114,6 +115,11 @@ class AgentSession:
         """From here on only motor frames with one of these areas (None: all) are for the agent,
         and such without any area."""
         self.motor_areas = None if areas is None else frozenset(areas)
+
+    def carried_elsewhere(self, stream: StreamType) -> None:
+        """For the transport that let the agent in: another one carries this stream of it, and
+        counts it. An agent that asked for another protocol gets its own transport's instead."""
+        self.streams_elsewhere |= {stream}
 
     @property
     def time_to_wire(self) -> Mapping[StreamType, LatencyHistogram]:

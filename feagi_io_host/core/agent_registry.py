@@ -24,7 +24,7 @@ from feagi_io_host.core.errors import ConfigError, UnknownHandleError
 from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
 from feagi_io_host.core.types import AgentDescriptor
 
-DEFAULT_MAX_AGENTS: Final = 1024
+DEFAULT_MAX_AGENTS: Final = 64  # each may take three sockets and two threads
 DEFAULT_TIMEOUT_S: Final = 30.0  # the engine's own
 
 Peer = Hashable

@@ -106,6 +106,9 @@ class AttachedAgent(Protocol):
     def show(self, fbc: SharedFBC) -> None:
         """Put a visualization frame in the place of the one before. Never waits."""
 
+    def carried_elsewhere(self, stream: StreamType) -> None:
+        """Another transport than the one that let the agent in carries this stream of it."""
+
     def sent_to_wire(self, stream: StreamType, fbc: SharedFBC) -> None:
         """The carrier has handed a frame of `motor` or `visualization` to its wire just now."""
 

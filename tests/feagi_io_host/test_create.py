@@ -114,6 +114,20 @@ def test_an_agent_is_served_whichever_transport_carries_what(mix: dict[str, Any]
             assert (row["sent"], row["delivered"], row["latency"]["count"]) == (1, 1, 1), stream
 
 
+def test_who_asked_for_zmq_is_counted_there_and_not_where_others_are_shown() -> None:
+    with create_pns_with_config(config(transport__visualization="shm")) as pns:
+        agent = connect(pns)
+        try:
+            with frame(5) as fbc:
+                pns.publish_visualization(fbc)
+            assert counter_of(agent.receive_visualization(DEADLINE_S)) == 5
+        finally:
+            agent.close()
+    rows = {row["transport"]: row for row in pns.telemetry()["transports"]}
+    assert rows["shm"]["visualization"]["sent"] == 0
+    assert rows["zmq"]["visualization"]["sent"] == 1
+
+
 def test_streams_of_one_transport_share_it() -> None:
     pns = create_pns_with_config(config())
     (only,) = pns.transports

@@ -27,7 +27,11 @@ import zmq
 
 from feagi_io_host.blocking.transport import DEFAULT_MAX_FRAME_BYTES, BlockingTransport
 from feagi_io_host.blocking.worker import Worker
-from feagi_io_host.core.agent_registry import DEFAULT_TIMEOUT_S, AgentRegistry
+from feagi_io_host.core.agent_registry import (
+    DEFAULT_MAX_AGENTS,
+    DEFAULT_TIMEOUT_S,
+    AgentRegistry,
+)
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.carrier import (
     AgentHost,
@@ -75,7 +79,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("feagi_io.zmq")
 
 DEFAULT_CONTROL_PORT: Final = 30001
-DEFAULT_MAX_AGENTS: Final = 64  # each takes three sockets and two threads
 
 _OUTBOUND: Final = (StreamType.MOTOR, StreamType.VISUALIZATION)
 
@@ -371,6 +374,7 @@ class ZmqTransport(BlockingTransport):
                     self._publish(agent, stream, slot)
             for stream, carrier in carriers.items():
                 if CAPABILITY_OF[stream] in record.capabilities:
+                    agent.carried_elsewhere(stream)
                     carrier.serve(agent, stream)
         except BaseException:
             self._detach(agent, "a stream could not be served")

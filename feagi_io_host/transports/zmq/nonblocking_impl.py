@@ -24,7 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from feagi_io_host.core.agent_registry import DEFAULT_TIMEOUT_S, AgentRegistry
+from feagi_io_host.core.agent_registry import (
+    DEFAULT_MAX_AGENTS,
+    DEFAULT_TIMEOUT_S,
+    AgentRegistry,
+)
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.carrier import (
     AgentHost,
@@ -56,7 +60,7 @@ from feagi_io_host.nonblocking.transport import DEFAULT_MAX_FRAME_BYTES, NonBloc
 from feagi_io_host.transports.zmq.async_control import AsyncControlLoop
 from feagi_io_host.transports.zmq.async_publisher import AsyncStreamPublisher
 from feagi_io_host.transports.zmq.async_socket import end_context
-from feagi_io_host.transports.zmq.blocking_impl import DEFAULT_CONTROL_PORT, DEFAULT_MAX_AGENTS
+from feagi_io_host.transports.zmq.blocking_impl import DEFAULT_CONTROL_PORT
 from feagi_io_host.transports.zmq.common import (
     Role,
     SocketOptions,
@@ -382,6 +386,7 @@ class AsyncZmqTransport(NonBlockingTransport):
                     self._publish(agent.session, stream, slot)
             for stream, carrier in carriers.items():
                 if CAPABILITY_OF[stream] in record.capabilities:
+                    agent.session.carried_elsewhere(stream)
                     carrier.serve(agent.session, stream)
         except BaseException:
             self._detach(agent, "a stream could not be served")

@@ -93,7 +93,7 @@ def test_defaults() -> None:
         viz="tcp://127.0.0.1:5562",
         sensory="tcp://127.0.0.1:5555",
     )
-    assert config.limits == PNSLimits(30.0, 512, 1024, 1024)
+    assert config.limits == PNSLimits(30.0, 512, 64, 1024)
     assert config.auth.token_file is None
     assert config.compression.mode is CompressionMode.OFF
     assert {row.origin for row in config.rows()} == {"default"}
@@ -163,7 +163,7 @@ def test_a_value_that_was_replaced_in_the_program_says_so(written: Callable[[str
 
 
 def test_a_default_that_was_written_down_comes_from_there(written: Callable[[str], Path]) -> None:
-    config = PNSConfig.from_toml(written("[limits]\nmax_agents = 1024\n"))
+    config = PNSConfig.from_toml(written("[limits]\nmax_agents = 64\n"))
     assert config.origin_of("limits.max_agents").startswith("file ")
 
 
