@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `feagi-io`.
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 a needed part is missing (named, with the line
-that installs it).
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 a needed part is missing (named,
+with the line that installs it).
 """
 
 from __future__ import annotations

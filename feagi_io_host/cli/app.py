@@ -13,9 +13,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from feagi_io_host.cli.signals import stops_on_signal
-from feagi_io_host.core.errors import FeagiDataError, FeagiIOError, MissingExtraError
+from feagi_io_host.core.errors import ConfigError, FeagiDataError, FeagiIOError, MissingExtraError
 
 FAILED = 1
+WRONG_USAGE = 2  # typer's own, too
 MISSING = 3
 
 app = typer.Typer(
@@ -36,7 +37,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object,
 
 def _fail(error: Exception) -> NoReturn:
     typer.echo(f"feagi-io: {error}", err=True)
-    raise typer.Exit(MISSING if isinstance(error, MissingExtraError) else FAILED)
+    if isinstance(error, MissingExtraError):
+        raise typer.Exit(MISSING)
+    raise typer.Exit(WRONG_USAGE if isinstance(error, ConfigError) else FAILED)
 
 
 @contextmanager

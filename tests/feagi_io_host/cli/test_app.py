@@ -99,7 +99,7 @@ def test_bridge_says_each_thing_once() -> None:
 
 def test_bridge_to_a_port_named_twice_is_refused() -> None:
     done = feagi_io("bridge", "--port", "/dev/a", "--port", "/dev/a")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "named twice" in done.stderr
 
 

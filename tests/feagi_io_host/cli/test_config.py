@@ -72,12 +72,12 @@ def test_json_is_one_object(file: str) -> None:
     assert told["zmq.viz"]["origin"] == "default"
 
 
-def test_refusals_are_one_line_and_status_1(tmp_path: Path) -> None:
+def test_refusals_are_one_line_and_status_2(tmp_path: Path) -> None:
     done = show("--config", str(tmp_path / "none.toml"))
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stdout == ""
     assert done.stderr.startswith("feagi-io: ")
     assert "none.toml" in done.stderr
     done = show(FEAGI_IO_ZMQ_RESST="tcp://127.0.0.1:1")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "did you mean 'FEAGI_IO_ZMQ_REST'" in done.stderr

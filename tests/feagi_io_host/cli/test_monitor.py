@@ -106,12 +106,12 @@ def test_a_token_is_for_an_engine(token_file: Path) -> None:
 
 def test_addresses_and_tokens_that_cannot_be(tmp_path: Path) -> None:
     done = run("--port", "/dev/no-such-port", "--feagi", "tcp://127.0.0.1")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "feagi-io: " in done.stderr
     short = tmp_path / "short"
     short.write_bytes(b"12345")
     done = run(
         "--port", "/dev/no-such-port", "--feagi", "tcp://127.0.0.1:1", "--token-file", str(short)
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "has 5 bytes; expected 32" in done.stderr

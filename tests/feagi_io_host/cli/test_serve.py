@@ -269,10 +269,10 @@ def test_an_impossible_rate_is_refused() -> None:
         (["--status", "many"], 2, "is no port"),
         (["--status", "70000"], 2, "is no port"),
         (["--seconds", "0"], 2, "seconds"),
-        (["--wire", "iinf"], 1, "SENSOR:MOTOR is needed"),
-        (["--zmq-rest", "nonsense"], 1, "zmq.rest is 'nonsense'"),
-        (["--config", "no-such-file.toml"], 1, "no-such-file.toml"),
-        (["--rate", "0"], 1, "rate is 0"),
+        (["--wire", "iinf"], 2, "SENSOR:MOTOR is needed"),
+        (["--zmq-rest", "nonsense"], 2, "zmq.rest is 'nonsense'"),
+        (["--config", "no-such-file.toml"], 2, "no-such-file.toml"),
+        (["--rate", "0"], 2, "rate is 0"),
     ],
 )
 def test_wrong_options(arguments: list[str], status: int, words: str) -> None:
