@@ -16,7 +16,7 @@ def advertised(
     Raises ConfigError when other machines can reach a server that lets everybody in without
     being told to, and when there is no address that could be told.
     """
-    if token is None and not open_to_everybody and not _is_loopback(address):
+    if token is None and not open_to_everybody and not is_loopback(address):
         raise ConfigError(
             f"address {address} can be reached from other machines and there is no token: "
             "give a token of 32 bytes or say open_to_everybody=True"
@@ -29,7 +29,8 @@ def advertised(
     return address if advertised_address is None else advertised_address
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach an address."""
     if address == "localhost":
         return True
     try:

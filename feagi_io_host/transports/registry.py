@@ -51,6 +51,7 @@ TRANSPORTS: Mapping[tuple[str, Paradigm], str] = MappingProxyType(
         ("zmq", "blocking"): "feagi_io_host.transports.zmq:ZmqTransport",
         ("zmq", "nonblocking"): "feagi_io_host.transports.zmq:AsyncZmqTransport",
         ("udp", "nonblocking"): "feagi_io_host.transports.udp:UdpTransport",
+        ("websocket", "nonblocking"): "feagi_io_host.transports.websocket:WebSocketTransport",
         ("shm", "blocking"): "feagi_io_host.transports.shm:ShmTransport",
         ("shm", "nonblocking"): "feagi_io_host.transports.shm:AsyncShmTransport",
     }
