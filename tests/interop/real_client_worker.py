@@ -37,7 +37,7 @@ class Client:
         return {"hex": bytes(result).hex()} if isinstance(result, (bytes, bytearray)) else result
 
     def _open(self, request: dict[str, Any]) -> None:
-        host, _, port = request["url"].removeprefix("tcp://").rpartition(":")
+        host, _, port = request["url"].partition("://")[2].partition("/")[0].rpartition(":")
         config = feagi_agent.PyAgentConfig(request["name"], feagi_agent.AgentType.both())
         config.with_agent_descriptor("feagi-io test", request["name"], 1)
         config.with_feagi_endpoints(host, int(port), 1, 1, 1, 1)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,44 +20,13 @@ from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.server_seams import ServerLimits
 from feagi_io_host.testing import FakeClock, StandInHost
 from feagi_io_host.transports.zmq import ZmqTransport
+from tests.interop.real_client import DEADLINE_S, TOKEN, RealClient
 
 pytestmark = pytest.mark.oracle
 
-DEADLINE_S = 10.0
-HERE = Path(__file__).parent
-VECTORS = HERE.parent / "vectors"
+VECTORS = Path(__file__).parent.parent / "vectors"
 SENSORY = VECTORS / "valid" / "v36_cap_sensory_real_client.bin"
 MOTOR = VECTORS / "valid" / "v38_cap_motor_one_neuron.bin"
-TOKEN = bytes(range(32))
-
-
-class RealClient:
-    """The client, in a process of its own."""
-
-    def __init__(self, url: str, name: str = "real", **settings: Any) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "real_client_worker.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        token = base64.b64encode(settings.pop("token", TOKEN)).decode()
-        self.ask("open", url=url, name=name, token=token, **{"timeout_ms": 5000, **settings})
-
-    def ask(self, op: str, *args: Any, **more: Any) -> Any:
-        """The result of a request; RuntimeError with the client's own text for a fault."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"op": op, "args": args, **more}) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
-        if "fault" in answer:
-            raise RuntimeError(": ".join(answer["fault"]))
-        return answer["result"]
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate(timeout=DEADLINE_S)
 
 
 Start = Callable[..., ZmqTransport]

@@ -17,7 +17,7 @@ import pytest
 
 from feagi_io_host.cli.agents import AgentsView
 from tests.interop.raw_agent import RawAgent
-from tests.interop.test_real_client import DEADLINE_S, RealClient
+from tests.interop.real_client import DEADLINE_S, RealClient
 from tools.engine import Engine
 
 TESTS = Path(__file__).resolve().parents[1]
