@@ -16,17 +16,15 @@ from feagi_wire.const import (
     EV_FAILSAFE,
     EV_MOTOR,
     EV_UP,
-    STREAM_MOTOR,
-    STREAM_SENSORY,
-)
-from feagi_wire.container import StaticFBC
-from feagi_wire.cortical_id import (
     FRACTIONAL,
     INCREMENTAL,
     PERCENTAGE,
     SIGNED_PERCENTAGE,
-    pack_unit_id,
+    STREAM_MOTOR,
+    STREAM_SENSORY,
 )
+from feagi_wire.container import StaticFBC
+from feagi_wire.cortical_id import pack_unit_id
 from feagi_wire.errors import check
 from feagi_wire.link import ticks_diff
 from feagi_wire.xyzp import ValueDecoder, ValueEncoder

@@ -182,7 +182,7 @@ def test_kinds_and_data_types_of_ids() -> None:
     )
     types = table("wire-format.md", "data type", "number")
     numbers = [int(number) for row in types for number in row[1].split(",")]
-    assert numbers == list(range(cortical_id.POSE_ESTIMATION + 1))
+    assert numbers == list(range(const.POSE_ESTIMATION + 1))
 
 
 def coded(value: int, fractional: bool) -> tuple[str, str]:

@@ -12,16 +12,28 @@ from feagi_io_host.boards.board_file import (
     load_board,
     load_boards,
 )
+from feagi_io_host.boards.board_source import BoardSources
+from feagi_io_host.boards.board_tree import (
+    board_sources,
+    compile_source,
+    is_deployed,
+    write_board_tree,
+)
 from feagi_io_host.boards.udev import udev_rules
 
 __all__ = [
     "BOARDS_FOLDER",
     "Board",
+    "BoardSources",
     "Budget",
     "Bus",
     "Deploy",
     "UsbId",
     "board_names",
+    "board_sources",
+    "compile_source",
+    "is_deployed",
+    "write_board_tree",
     "load_board",
     "load_boards",
     "udev_rules",

@@ -25,8 +25,8 @@ from feagi_io_host.core.json_struct import value_from_text
 from feagi_io_host.core.types import CorticalID
 from feagi_io_host.core.unit_table import RESOLUTIONS, Form, UnitKind, kind_by_code
 from feagi_io_host.core.units import DeclaredUnit, areas_of_kind
-from feagi_wire.const import OK
-from feagi_wire.cortical_id import FRACTIONAL, INCREMENTAL, POSE_ESTIMATION, pack_unit_id
+from feagi_wire.const import FRACTIONAL, INCREMENTAL, OK, POSE_ESTIMATION
+from feagi_wire.cortical_id import pack_unit_id
 
 MAX_DECLARATION_BYTES: Final = 16384
 MAX_DEPTH: Final = 8

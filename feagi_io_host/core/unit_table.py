@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Final
 
 from feagi_io_host.core.errors import FeagiDataError
-from feagi_wire import cortical_id as wire
+from feagi_wire import const
 
 FRAME_CHANGE: Final = "frame_change_handling"
 POSITIONING: Final = "percentage_neuron_positioning"
@@ -114,10 +114,10 @@ class UnitKind:
         )  # fmt: skip
 
 
-_ONE: Final = UnitArea(wire.PERCENTAGE)
-_VOLUME: Final = UnitArea(wire.MISC)
-_PLANE: Final = UnitArea(wire.CARTESIAN_PLANE)
-_MOTION: Final = UnitArea(wire.SIGNED_PERCENTAGE_3D)
+_ONE: Final = UnitArea(const.PERCENTAGE)
+_VOLUME: Final = UnitArea(const.MISC)
+_PLANE: Final = UnitArea(const.CARTESIAN_PLANE)
+_MOTION: Final = UnitArea(const.SIGNED_PERCENTAGE_3D)
 
 UNIT_TABLE: Final = (
     UnitKind("Infrared", "iinf", Form.PERCENTAGE, (_ONE,)),
@@ -127,12 +127,12 @@ UNIT_TABLE: Final = (
     UnitKind("Servo", "isvm", Form.PERCENTAGE, (_ONE,)),
     UnitKind("AnalogGPIO", "iagp", Form.PERCENTAGE, (_ONE,)),
     UnitKind("CountInput", "icnt", Form.PERCENTAGE, (_ONE,)),
-    UnitKind("DigitalGPIO", "idgp", Form.BOOLEAN, (UnitArea(wire.BOOLEAN),)),
+    UnitKind("DigitalGPIO", "idgp", Form.BOOLEAN, (UnitArea(const.BOOLEAN),)),
     UnitKind(
         "CartesianPosition",
         "icpo",
         Form.PERCENTAGE,
-        (UnitArea(wire.PERCENTAGE_3D),),
+        (UnitArea(const.PERCENTAGE_3D),),
         percentages=3,
     ),
     # accelerometer, gyroscope, magnetometer
@@ -141,7 +141,7 @@ UNIT_TABLE: Final = (
         "SmartIMU",
         "isim",
         Form.PERCENTAGE,
-        (UnitArea(wire.SIGNED_PERCENTAGE_4D),),
+        (UnitArea(const.SIGNED_PERCENTAGE_4D),),
         signed=True,
         percentages=4,
     ),
@@ -153,7 +153,7 @@ UNIT_TABLE: Final = (
     UnitKind("SegmentedVision", "isvi", Form.SEGMENTED, (_PLANE,) * 9),
     UnitKind("AudioInput", "iaud", Form.AUDIO, (_VOLUME,)),
     UnitKind(
-        "RotaryMotor", "omot", Form.PERCENTAGE, (UnitArea(wire.SIGNED_PERCENTAGE),), signed=True
+        "RotaryMotor", "omot", Form.PERCENTAGE, (UnitArea(const.SIGNED_PERCENTAGE),), signed=True
     ),
     UnitKind("CountOutput", "ocnt", Form.PERCENTAGE, (_ONE,)),
     # where to, how far from here, how quickly
@@ -162,26 +162,26 @@ UNIT_TABLE: Final = (
         "opse",
         Form.SERVO,
         (
-            UnitArea(wire.PERCENTAGE, ABSOLUTE),
-            UnitArea(wire.PERCENTAGE, INCREMENTAL),
-            UnitArea(wire.PERCENTAGE, ABSOLUTE),
+            UnitArea(const.PERCENTAGE, ABSOLUTE),
+            UnitArea(const.PERCENTAGE, INCREMENTAL),
+            UnitArea(const.PERCENTAGE, ABSOLUTE),
         ),
     ),
     # direction, size
-    UnitKind("Gaze", "ogaz", Form.GAZE, (UnitArea(wire.PERCENTAGE_2D), _ONE)),
+    UnitKind("Gaze", "ogaz", Form.GAZE, (UnitArea(const.PERCENTAGE_2D), _ONE)),
     UnitKind("DynamicImageProcessing", "oifs", Form.FILTER, (_ONE,)),
     UnitKind("MiscData", "omis", Form.VOLUME, (_VOLUME,)),
     UnitKind("ObjectSegmentation", "oseg", Form.VOLUME, (_VOLUME,)),
     UnitKind("TextEnglishOutput", "oten", Form.VOLUME, (_VOLUME,)),
     UnitKind("SimpleVisionOutput", "oimg", Form.PLANE, (_PLANE,)),
     UnitKind("AudioOutput", "oaud", Form.AUDIO, (_VOLUME,)),
-    UnitKind("PoseEstimation", "opos", Form.POSE, (UnitArea(wire.POSE_ESTIMATION),)),
+    UnitKind("PoseEstimation", "opos", Form.POSE, (UnitArea(const.POSE_ESTIMATION),)),
     UnitKind("AngularPointer", "oang", Form.ANGULAR, (_MOTION,)),
     UnitKind(
         "SpatialPointer",
         "optr",
         Form.SPATIAL,
-        (UnitArea(wire.PERCENTAGE_3D, incremental_data_type=wire.SIGNED_PERCENTAGE_3D),),
+        (UnitArea(const.PERCENTAGE_3D, incremental_data_type=const.SIGNED_PERCENTAGE_3D),),
     ),
 )
 

@@ -46,6 +46,7 @@ from feagi_io_host.core.unit_table import (
     kind_by_name,
     kind_of_unit,
 )
+from feagi_wire import const
 from feagi_wire import cortical_id as wire
 from feagi_wire.const import OK
 
@@ -151,12 +152,12 @@ def areas_of_kind(
     for sub_unit, area in enumerate(kind.areas):
         data_type, flags = area.data_type, 0
         if incremental if area.change is None else area.change == INCREMENTAL:
-            flags |= wire.INCREMENTAL
+            flags |= const.INCREMENTAL
             if area.incremental_data_type is not None:
                 data_type = area.incremental_data_type
         if fractional and kind.positioned:
-            flags |= wire.FRACTIONAL
-        if data_type == wire.BOOLEAN:
+            flags |= const.FRACTIONAL
+        if data_type == const.BOOLEAN:
             flags = 0
         packed = bytearray(8)
         rc = wire.pack_unit_id(packed, kind.code.encode(), data_type, sub_unit, group, flags)

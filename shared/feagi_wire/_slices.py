@@ -2,11 +2,9 @@
 """The kernels again, for an interpreter whose slices and binascii are C and whose memory is cheap.
 
 Same results as `_plain`, a hundred times faster on CPython (tests/feagi_wire compares them).
-MicroPython without viper takes `crc32_update` from here and nothing else.
 """
 
-from binascii import crc32
-from struct import pack_into
+from ._bytecode import crc32_update  # noqa: F401 - kernels takes all names of this module
 
 MYPY = False
 if MYPY:
@@ -30,13 +28,6 @@ def copy8(dst: "Writable", do: int, src: "Bytes", so: int, n: int) -> None:
 def equal8(a: "Bytes", ao: int, b: "Bytes", bo: int, n: int) -> int:
     """See _viper.equal8."""
     return 1 if a[ao : ao + n] == b[bo : bo + n] else 0
-
-
-def crc32_update(state: "bytearray", table: "array[int]", buf: "Bytes", start: int, n: int) -> None:
-    """See _viper.crc32_update; `table` is not used."""
-    c = (state[0] | state[1] << 8 | state[2] << 16 | state[3] << 24) ^ 0xFFFFFFFF
-    c = crc32(memoryview(buf)[start : start + n], c) ^ 0xFFFFFFFF
-    pack_into("<I", state, 0, c & 0xFFFFFFFF)
 
 
 def cobs_encode(st: "Registers", src: "Bytes", start: int, n: int, dst: "bytearray") -> None:

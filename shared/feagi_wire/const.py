@@ -26,6 +26,24 @@ JSON_MAX_DEPTH = 127  # serde_json refuses the 128th level
 # travel through the array calls only.
 SMALL_INT_MAX = 0x3FFFFFFF
 
+# Data types of cortical areas (low nibble of byte 4 of the id). 12 to 15 are not assigned.
+BOOLEAN = 0
+PERCENTAGE = 1
+PERCENTAGE_2D = 2
+PERCENTAGE_3D = 3
+PERCENTAGE_4D = 4
+SIGNED_PERCENTAGE = 5
+SIGNED_PERCENTAGE_2D = 6
+SIGNED_PERCENTAGE_3D = 7
+SIGNED_PERCENTAGE_4D = 8
+CARTESIAN_PLANE = 9
+MISC = 10
+POSE_ESTIMATION = 11
+
+# Flags (byte 5 of the id); else absolute and linear.
+INCREMENTAL = 1
+FRACTIONAL = 2
+
 # Streams, numbered as they stand in a link frame.
 STREAM_CONTROL = 0
 STREAM_SENSORY = 1

@@ -37,7 +37,7 @@ from .const import (
 from .cortical_id import id_is_valid
 from .errors import check
 from .kernels import copy8, copy16, equal8, scan_q16, u32, voxel
-from .views import item_bytes, view
+from .views import view
 
 MYPY = False
 if MYPY:
@@ -72,7 +72,7 @@ class StaticFBC:
         self._room = -1
         self._forget()
         self._voxel = array("i", [0, 0, 0, 0])
-        # windows onto the arrays last handed to put_arrays and read_arrays, see _windows
+        # windows onto the arrays last handed to put_arrays and read_arrays, see windows.py
         self._given: "list[Any] | None" = None
         self._taken: "list[Any] | None" = None
 
@@ -157,7 +157,11 @@ class StaticFBC:
         room = self._room
         if n < 0 or k + n > room:
             return E_FULL
-        v = self._given = _windows(self._given, xs, ys, zs, ps)
+        v = self._given
+        if v is None or v[0] is not xs or v[1] is not ys or v[2] is not zs or v[3] is not ps:
+            from .windows import windows  # here: few boards have arrays
+
+            v = self._given = windows(xs, ys, zs, ps)
         n2 = n + n
         if v[8] < n2:
             return E_RANGE
@@ -360,7 +364,11 @@ class StaticFBC:
         n = self._n
         if n < 0:
             return E_STATE
-        v = self._taken = _windows(self._taken, xs, ys, zs, ps)
+        v = self._taken
+        if v is None or v[0] is not xs or v[1] is not ys or v[2] is not zs or v[3] is not ps:
+            from .windows import windows
+
+            v = self._taken = windows(xs, ys, zs, ps)
         n4 = n * 4
         if v[8] * 2 < n4:
             return E_CAPACITY
@@ -403,26 +411,3 @@ class StaticFBC:
         from .json_text import json_text_value
 
         return json_text_value(bytes(memoryview(b)[o + 2 : o + size]))
-
-
-def _windows(
-    v: "list[Any] | None", xs: "Array", ys: "Array", zs: "Array", ps: "Array"
-) -> "list[Any]":
-    """The arrays, four windows in halves, the halves that all of them hold, four in bytes.
-
-    `v`, the answer of last time, is good for the same arrays again: then nothing is allocated.
-    """
-    if v is not None and v[0] is xs and v[1] is ys and v[2] is zs and v[3] is ps:
-        return v
-    v = [xs, ys, zs, ps]
-    least = SMALL_INT_MAX  # a typed window has no len() on a board
-    # no comprehensions: what they share with the function is allocated when that is called
-    for i in range(4):
-        n = len(v[i]) * item_bytes(v[i])
-        v.append(view(v[i], "H", n >> 1))
-        if n >> 1 < least:
-            least = n >> 1
-    v.append(least)
-    for i in range(4):
-        v.append(view(v[i], "B", len(v[i]) * item_bytes(v[i])))
-    return v

@@ -10,26 +10,9 @@ with flags bit 0 = incremental (else absolute) and bit 1 = fractional (else line
 Measured on feagi-rust-py-libs 0.0.120; the shipped library checks nothing but the first byte.
 """
 
-from .const import E_ID, E_RANGE, OK
+from .const import E_ID, E_RANGE, OK, POSE_ESTIMATION
 
 KINDS = b"_cmiog"
-
-# Data types (low nibble of byte 4). 12 to 15 are not assigned.
-BOOLEAN = 0
-PERCENTAGE = 1
-PERCENTAGE_2D = 2
-PERCENTAGE_3D = 3
-PERCENTAGE_4D = 4
-SIGNED_PERCENTAGE = 5
-SIGNED_PERCENTAGE_2D = 6
-SIGNED_PERCENTAGE_3D = 7
-SIGNED_PERCENTAGE_4D = 8
-CARTESIAN_PLANE = 9
-MISC = 10
-POSE_ESTIMATION = 11
-
-INCREMENTAL = 1
-FRACTIONAL = 2
 
 
 def id_is_valid(buf: "bytes | bytearray | memoryview", start: int = 0) -> int:

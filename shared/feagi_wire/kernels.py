@@ -4,8 +4,8 @@
 | interpreter                     | kernels                          | allocates          |
 |---------------------------------|----------------------------------|--------------------|
 | MicroPython with viper          | `_viper`                         | nothing            |
-| MicroPython without             | `_plain`, CRC from binascii      | CRC: about 64 bytes a call |
-| CPython                         | `_plain`, then `_slices` over it | does not matter    |
+| MicroPython without             | `_bytecode`                      | CRC: about 64 bytes a call |
+| CPython                         | `_bytecode`, `_slices` over it   | does not matter    |
 
 `ALLOCATES` tells whether the hot paths allocate here; `BACKEND` names the choice.
 """
@@ -14,6 +14,7 @@ import sys
 
 MYPY = False
 if MYPY:
+    from ._bytecode import crc32_update as crc32_update
     from ._plain import scan_q16 as scan_q16
     from ._plain import u32 as u32
     from ._plain import voxel as voxel
@@ -21,7 +22,6 @@ if MYPY:
     from ._slices import cobs_encode as cobs_encode
     from ._slices import copy8 as copy8
     from ._slices import copy16 as copy16
-    from ._slices import crc32_update as crc32_update
     from ._slices import equal8 as equal8
 
     BACKEND = ""
@@ -32,12 +32,11 @@ elif sys.implementation.name == "micropython":
         BACKEND = "viper"
     except (ImportError, SyntaxError, ValueError):
         # no emitter in this firmware, or a .mpy made for another chip
-        from ._plain import *
-        from ._slices import crc32_update
+        from ._bytecode import *
 
         BACKEND = "plain"
 else:
-    from ._plain import *
+    from ._bytecode import *
     from ._slices import *
 
     BACKEND = "cpython"

@@ -34,16 +34,3 @@ except ImportError:
         """n items of `kind` ('B', 'H', 'I' or 'f') over `buf`."""
         size = 1 if kind == "B" else 2 if kind == "H" else 4
         return memoryview(buf).cast("B")[: n * size].cast(kind)  # type: ignore[call-overload,no-any-return]
-
-
-def item_bytes(buf: "Buffer") -> int:
-    """Bytes of one item of an array, bytearray or memoryview."""
-    try:
-        return buf.itemsize  # type: ignore[union-attr]
-    except AttributeError:
-        # MicroPython's array has no itemsize; its repr names the type code: array('I', [...])
-        text = repr(buf[:0])
-        if text.startswith("array("):
-            kind = text[7]
-            return 1 if kind in "bB" else 2 if kind in "hH" else 8 if kind in "qQd" else 4
-        return 1

@@ -141,9 +141,7 @@ def test_the_digest_is_of_every_file_of_the_port(tmp_path: Path) -> None:
 def test_what_mpy_cross_says_against_a_file_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "wrong.py").write_text("def :\n")
-    monkeypatch.setattr("tools.emulation.tree.ROOT", tmp_path)
-    with pytest.raises(EmulatorUnavailableError, match=r"package/wrong\.py(.|\n)*SyntaxError"):
-        write_tree(tmp_path / "out", "armv6m", packages=(package,))
+    sources = {"feagi_wire/wrong.py": "match = 1\nmatch match:\n case 1: pass\n"}
+    monkeypatch.setattr("feagi_io_host.boards.board_tree.board_sources", lambda: sources)
+    with pytest.raises(EmulatorUnavailableError, match=r"feagi_wire/wrong\.py(.|\n)*SyntaxError"):
+        write_tree(tmp_path / "out", "armv6m")
