@@ -60,6 +60,8 @@ def soak(seconds: float = SECONDS, neurons: int = NEURONS) -> Row:
         agent = pns.attach_agent(_VIEWER, _VISUALIZATION, agent_id, channel=transport.channel)
         transport.serve(agent, StreamType.VISUALIZATION)
         emitted_s, busy, told = _run(pns, url, bursts, neurons)
+        waiting = agent.counters[StreamType.VISUALIZATION].snapshot()["dropped"]
+    told["here"] = waiting.get("conflated", 0) + waiting.get("replaced", 0)
     return _row(bursts, neurons, emitted_s, told, busy)
 
 
@@ -124,7 +126,8 @@ def _row(
     p50, p99, p99_9 = np.percentile(latencies, (50, 99, 99.9)) if latencies else (0.0, 0.0, 0.0)
     name = f"UDP soak, {neurons // 1000}K neurons, {BURSTS_PER_S} bursts/s, {bursts} bursts"
     note = (
-        f"lost {lost}, p50 {p50 * 1e3:.2f} ms, p99.9 {p99_9 * 1e3:.2f} ms, "
+        f"lost {lost} ({told['here']} of them before they were sent, {told['overtaken']} in the "
+        f"agent), p50 {p50 * 1e3:.2f} ms, p99.9 {p99_9 * 1e3:.2f} ms, "
         f"CPU {busy:.0%} + {told['busy']:.0%} of a core"
     )
     met = not lost and float(p99) < MAX_P99_S
@@ -151,7 +154,9 @@ def _receive(end: UdpStreamEnd, bursts: int) -> dict[str, Any]:
     except ClosedError:
         pass  # the PNS has ended, and with it what could still come
     took_s = time.monotonic() - began_s
-    return {"arrived": arrived, "busy": (time.process_time() - cpu_s) / took_s}
+    overtaken = end.counters()["overtaken"]
+    busy = (time.process_time() - cpu_s) / took_s
+    return {"arrived": arrived, "busy": busy, "overtaken": overtaken}
 
 
 def _decoded(data: Any) -> int:
