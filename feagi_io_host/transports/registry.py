@@ -76,6 +76,14 @@ AGENT_LINKS: Mapping[str, AgentLinks] = MappingProxyType(
             "feagi_io_host.transports.zmq.client:ZmqAgentLink",
             "feagi_io_host.transports.zmq.async_client:AsyncZmqAgentLink",
         ),
+        **dict.fromkeys(
+            ("ws", "wss"),
+            AgentLinks(
+                ConnectionProtocol.WEBSOCKET,
+                "feagi_io_host.transports.websocket.client:WebSocketAgentLink",
+                "feagi_io_host.transports.websocket.async_client:AsyncWebSocketAgentLink",
+            ),
+        ),
     }
 )
 

@@ -60,6 +60,7 @@ class Engine:
     `tools.engine.settings`).
 
     Attributes: `host`; `ports`; `rest_url` (http); `registration_url` (tcp, for agents over ZMQ);
+    `websocket_url` (ws, for agents over WebSocket);
     `folder` with the configuration and the log, removed by `close`.
     """
 
@@ -93,6 +94,7 @@ class Engine:
             self.ports = FEAGI_PORTS if namespace is not None else free_ports(self.host)
         self.rest_url = f"http://{self.host}:{self.ports.rest}"
         self.registration_url = f"tcp://{self.host}:{self.ports.registration}"
+        self.websocket_url = f"ws://{self.host}:{self.ports.websocket_registration}"
         self._temporary = tempfile.TemporaryDirectory(prefix="feagi-engine-")
         self.folder = Path(self._temporary.name)
         self._configuration = self.folder / "feagi_configuration.toml"

@@ -35,10 +35,14 @@ class EnginePorts:
     sensory: int
     motor: int
     visualization: int
+    websocket_registration: int
+    websocket_sensory: int
+    websocket_motor: int
+    websocket_visualization: int
 
 
 # What the engine takes when nothing else is said.
-FEAGI_PORTS: Final = EnginePorts(8000, 30001, 5558, 5564, 5562)
+FEAGI_PORTS: Final = EnginePorts(8000, 30001, 5558, 5564, 5562, 9053, 9051, 9052, 9050)
 
 
 def free_ports(host: str) -> EnginePorts:
@@ -101,7 +105,10 @@ def configuration_text(host: str, ports: EnginePorts, timestep_s: float) -> str:
         f"[zmq]\n{both}\n"
         f"[ports]\nzmq_sensory_port = {ports.sensory}\nzmq_motor_port = {ports.motor}\n"
         f"zmq_visualization_port = {ports.visualization}\n\n"
-        "[websocket]\nenabled = false\n\n"
+        f"[websocket]\nenabled = true\n{both}"
+        f"registration_port = {ports.websocket_registration}\n"
+        f"sensory_port = {ports.websocket_sensory}\nmotor_port = {ports.websocket_motor}\n"
+        f"visualization_port = {ports.websocket_visualization}\n\n"
         f"[neural]\nburst_engine_timestep = {timestep_s}\n"
     )
 

@@ -73,6 +73,7 @@ class Line(Connection):
         )
         self._parts: list[Message] = []
         self._sending: SharedFBC | None = None
+        self._sending_bytes = 0  # of the frame that is on its way
         self._ending = False
         self._heard_at_s = self.loop.time()
         self._pinged_at_s: float | None = None
@@ -125,13 +126,14 @@ class Line(Connection):
     @property
     def has_room(self) -> bool:
         """Whether a frame can be sent now: the one before has left."""
-        return self.is_open and self._sending is None and not self.paused
+        return self.is_open and not self.paused
 
     def send_frame(self, fbc: SharedFBC) -> None:
         """Send a frame unmasked, as a server does, when there is room. The lease is the line's."""
         size = len(fbc)
         header = frame_header(size)
         self._sending = fbc
+        self._sending_bytes = size
         if size <= _ONE_PIECE_BYTES:
             self.transport.write(header + fbc.view)
         else:
@@ -140,14 +142,22 @@ class Line(Connection):
         if not self.paused:
             self._give_back()
 
+    def send_masked(self, data: Message) -> None:
+        """Send a frame as a client has to, when there is room; the memory is the caller's."""
+        self._sending_bytes = len(data)
+        self.protocol.send_binary(data)
+        self.send_data()
+        if not self.paused:
+            self._give_back()
+
     def send_message(self, data: Message) -> None:
-        """Send a message of some bytes, or masked as a client has to; it is copied."""
+        """Send a message of some bytes, whether there is room or not."""
         self.protocol.send_binary(data)
         self.send_data()
         self._refuse_unread()
 
     def _refuse_unread(self) -> None:
-        allowed = MAX_UNREAD_BYTES + (0 if self._sending is None else len(self._sending))
+        allowed = MAX_UNREAD_BYTES + self._sending_bytes
         if self.transport.get_write_buffer_size() > allowed and not self._ending:
             self._ending = True
             self.transport.abort()  # it would not read a reason either
@@ -160,6 +170,7 @@ class Line(Connection):
             self.on_room()
 
     def _give_back(self) -> None:
+        self._sending_bytes = 0
         fbc, self._sending = self._sending, None
         if fbc is not None:
             fbc.release()

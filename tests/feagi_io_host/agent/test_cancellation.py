@@ -104,7 +104,7 @@ def test_who_joins_and_goes_changes_nothing(serve: Serve) -> None:
             with pytest.raises(DeliveryTimeoutError):
                 await agent.connect(0.01)
             await cut_off(agent.connect, 3)
-            await asyncio.to_thread(serve, control_port=port)
+            await asyncio.to_thread(serve, port=port)
             await agent.connect(DEADLINE_S)
             assert agent.counters()["registrations"] == 2
 
