@@ -44,22 +44,22 @@ def test_without_segments_there_is_no_bare_loop(monkeypatch: pytest.MonkeyPatch)
 def test_soak_counts_every_burst() -> None:
     row = udp_soak.soak(0.3, neurons=2000)
     assert row.name == "UDP soak, 2K neurons, 100 bursts/s, 30 bursts"
-    assert row.note.startswith("lost 0, p50 ")
+    assert row.note.startswith("lost 0 (0 of them before they were sent, 0 in the agent), p50 ")
     assert row.ours_s is not None
     assert row.met == (row.ours_s < udp_soak.MAX_P99_S)
 
 
 def test_soak_judges_loss_and_lateness() -> None:
-    told = {"arrived": [[0, 5.001], [2, 7.002]], "busy": 0.5}
+    told = {"arrived": [[0, 5.001], [2, 7.002]], "busy": 0.5, "here": 1, "overtaken": 0}
     row = udp_soak._row(3, 200_000, [5.0, 6.0, 7.0], told, 0.25)
     assert row.met is False
-    assert row.note.startswith("lost 1, p50 1.50 ms")
+    assert row.note.startswith("lost 1 (1 of them before they were sent, 0 in the agent), p50 1.50")
     assert row.note.endswith("CPU 25% + 50% of a core")
     told["arrived"].insert(1, [1, 6.001])
     assert udp_soak._row(3, 200_000, [5.0, 6.0, 7.0], told, 0.25).met is True
     told["arrived"][1] = [1, 6.02]
     assert udp_soak._row(3, 200_000, [5.0, 6.0, 7.0], told, 0.25).met is False
-    assert udp_soak._row(3, 200_000, [5.0], {"arrived": [], "busy": 0.0}, 0.0).met is False
+    assert udp_soak._row(3, 200_000, [5.0], {**told, "arrived": []}, 0.0).met is False
 
 
 def test_lost_datagrams_end_it_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
