@@ -34,6 +34,9 @@ _URLS: Final = {
     StreamType.VISUALIZATION: "zmq.viz",
 }
 
+_WEBSOCKET: Final[tuple[str, Paradigm]] = ("websocket", "nonblocking")
+_WEBSOCKET_CONTROL: Final = "ws://127.0.0.1:9053"  # the engine's registration_port
+
 _NOT_OVER_UDP: Final = {
     StreamType.CONTROL: "agents could not rely on any answer",
     StreamType.MOTOR: "a robot would not get a command, and its brain not know",
@@ -80,24 +83,39 @@ def create_pns_with_config(
     names = {stream: getattr(config.transport, stream.value) for stream in StreamType}
     chosen = {stream: _choose(config, stream, name) for stream, name in names.items()}
     control = chosen[StreamType.CONTROL]
+    door: dict[str, Any] = {
+        "token": config.auth.read_token(),
+        "brain": brain,
+        "on_configured": on_configured,
+        "limits": ServerLimits(unregistered_bytes=config.limits.unregistered_bytes),
+        "max_agents": config.limits.max_agents,
+        "silence_timeout_s": config.limits.heartbeat_timeout_s,
+        "clock": clock,
+    }
     carriers: dict[StreamType, TransportHandle] = {}
-    for kind in dict.fromkeys(chosen.values()):
-        if kind != control:
-            streams = tuple(stream for stream in StreamType if chosen[stream] == kind)
-            handle = _add(pns, kind, streams, _settings_of(kind[0], config, streams), None)
-            carriers.update(dict.fromkeys(streams, handle))
+    # Agents that come over WebSocket as well; the last of the carriers, since it may need them.
+    beside = config.websocket.endpoint is not None and control != _WEBSOCKET
+    kinds = [kind for kind in dict.fromkeys(chosen.values()) if kind not in (control, _WEBSOCKET)]
+    if beside or (_WEBSOCKET in chosen.values() and control != _WEBSOCKET):
+        kinds.append(_WEBSOCKET)
+    for kind in kinds:
+        streams = tuple(stream for stream in StreamType if chosen[stream] == kind)
+        settings = _settings_of(kind[0], config, streams)
+        lets_in = kind == _WEBSOCKET and beside
+        if lets_in:
+            settings.update(door, lets_in=True)
+        handle = _add(
+            pns,
+            kind,
+            tuple(StreamType) if lets_in else streams,
+            settings,
+            carriers if lets_in else None,
+        )
+        carriers.update(dict.fromkeys(streams, handle))
     own = tuple(stream for stream in StreamType if chosen[stream] == control)
     settings = _settings_of(control[0], config, own)
-    if control[0] == "zmq":
-        settings.update(
-            token=config.auth.read_token(),
-            brain=brain,
-            on_configured=on_configured,
-            limits=ServerLimits(unregistered_bytes=config.limits.unregistered_bytes),
-            max_agents=config.limits.max_agents,
-            silence_timeout_s=config.limits.heartbeat_timeout_s,
-            clock=clock,
-        )
+    if control[0] in ("zmq", "websocket"):
+        settings.update(door)
     _add(pns, control, tuple(StreamType), settings, carriers)
     return pns
 
@@ -140,6 +158,8 @@ def _settings_of(name: str, config: PNSConfig, streams: Iterable[StreamType]) ->
     """What a transport is told of the streams that it carries, where there is anything to set."""
     if name == "udp":
         return _udp_settings(config, streams)
+    if name == "websocket":
+        return _websocket_settings(config, streams)
     if name == "shm":
         return {field.name: getattr(config.shm, field.name) for field in fields(config.shm)}
     if name != "zmq":
@@ -167,6 +187,35 @@ def _settings_of(name: str, config: PNSConfig, streams: Iterable[StreamType]) ->
     if config.compression.mode is not CompressionMode.OFF:
         settings["compression"] = config.compression
     return settings
+
+
+def _websocket_settings(config: PNSConfig, streams: Iterable[StreamType]) -> dict[str, Any]:
+    websocket = config.websocket
+    lets_in = StreamType.CONTROL in streams
+    url = websocket.endpoint or (_WEBSOCKET_CONTROL if lets_in else "ws://127.0.0.1:0")
+    secure = url.startswith("wss:")
+    if secure != (websocket.certificate is not None):
+        raise ConfigError(
+            f"websocket.endpoint is {url} ({config.origin_of('websocket.endpoint')}), and "
+            f"websocket.certificate {websocket.certificate}: wss:// needs certificate and "
+            "private_key, and with these it has to be wss://"
+        )
+    host, port = _host_and_port(url)
+    return {
+        "address": host,
+        "port": port,
+        "lets_in": lets_in,
+        "advertised_address": websocket.advertised_address,
+        "open_to_everybody": config.auth.open_to_everybody,
+        "settings": {
+            "origins": tuple(websocket.allowed_origins.split()),
+            "certificate": websocket.certificate,
+            "private_key": websocket.private_key,
+            "ping_interval_s": websocket.ping_interval_s,
+            "ping_timeout_s": websocket.ping_timeout_s,
+            "send_buffer_bytes": websocket.send_buffer_bytes,
+        },
+    }
 
 
 def _udp_settings(config: PNSConfig, streams: Iterable[StreamType]) -> dict[str, Any]:

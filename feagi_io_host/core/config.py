@@ -62,6 +62,30 @@ class ZmqEndpoints:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSocketStreams:
+    """How agents, viewers and browser pages come over WebSocket.
+
+    `endpoint`: `ws://host:port` or `wss://host:port` where they may register, beside the transport
+    of `control`; None for nowhere. Where `transport` names websocket without an endpoint, control
+    is at this machine's port 9053, and other streams at any free one. `advertised_address`: what
+    they are told to connect to, where that is not the host of the endpoint. `allowed_origins`:
+    pages that a browser may connect from, with spaces between them; its own address is one. For wss
+    `certificate` and `private_key` are files in PEM form. After `ping_interval_s` without a sign
+    of life a connection is asked for one, and `ping_timeout_s` later ended. `send_buffer_bytes`:
+    what the system holds for each connection (None: as much as it likes).
+    """
+
+    endpoint: str | None = None
+    advertised_address: str | None = None
+    allowed_origins: str = ""
+    certificate: Path | None = None
+    private_key: Path | None = None
+    ping_interval_s: float = 10.0
+    ping_timeout_s: float = 30.0
+    send_buffer_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UdpStreams:
     """How streams go over UDP, those of them for which `transport` says so.
 
@@ -209,6 +233,7 @@ class PNSConfig:
     """
 
     zmq: ZmqEndpoints = ZmqEndpoints()
+    websocket: WebSocketStreams = WebSocketStreams()
     udp: UdpStreams = UdpStreams()
     shm: ShmStreams = ShmStreams()
     transport: StreamTransports = StreamTransports()
@@ -321,6 +346,7 @@ class PNSConfig:
 
         return cls(
             zmq=ZmqEndpoints(**part("zmq")),
+            websocket=WebSocketStreams(**part("websocket")),
             udp=UdpStreams(**part("udp")),
             shm=ShmStreams(**part("shm")),
             transport=StreamTransports(**part("transport")),
@@ -337,8 +363,11 @@ class PNSConfig:
     def _check_ports(self) -> None:
         """No two endpoints on one port of one interface."""
         seen: list[tuple[str, str, str]] = []
-        for path in ("zmq.rest", "zmq.motor", "zmq.viz", "zmq.sensory"):
-            host, _, port = str(_value_at(self, path)).removeprefix("tcp://").rpartition(":")
+        for path in ("zmq.rest", "zmq.motor", "zmq.viz", "zmq.sensory", "websocket.endpoint"):
+            url = _value_at(self, path)
+            if url is None:
+                continue
+            host, _, port = str(url).partition("://")[2].rpartition(":")
             if port == "*" or int(port) == 0:
                 continue
             for other, other_host, other_port in seen:

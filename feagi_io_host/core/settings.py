@@ -28,8 +28,10 @@ DEFAULT_HOST: Final = "127.0.0.1"
 _SHOWN_CHARS: Final = 120  # of a value in a message
 _U32_MAX: Final = (1 << 32) - 1
 _TCP: Final = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5}|\*)")
+_WS: Final = re.compile(_TCP.pattern.replace("tcp", "(?:wss?)"))
 _UDP: Final = re.compile(_TCP.pattern.replace("tcp", "udp"))
 _HOST: Final = re.compile(r"[0-9A-Fa-f:.]+|[A-Za-z0-9._-]+")
+_ORIGIN: Final = re.compile(r"\*|null|https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}(\.(blocking|nonblocking))?")
 _WORDS: Final = {"true": True, "false": False}
 # 32 bytes as people write them, in hexadecimal or base64. A path looks different.
@@ -86,6 +88,12 @@ def _url(pattern: re.Pattern[str], value: object) -> object:
     return value
 
 
+def _origins(value: object) -> object:
+    if not isinstance(value, str) or not all(map(_ORIGIN.fullmatch, value.split())):
+        raise ValueError
+    return value
+
+
 def _words(*words: str) -> Kind:
     def take(value: object) -> object:
         if value not in words:
@@ -128,6 +136,13 @@ _URL: Final = Kind(
 _UDP_URL: Final = Kind(
     "a URL udp://host:port, with a port from 0 to 65535 or *,", functools.partial(_url, _UDP)
 )
+_WS_URL: Final = Kind(
+    "a URL ws://host:port or wss://host:port, with a port from 0 to 65535 or *,",
+    functools.partial(_url, _WS),
+)
+_ORIGINS: Final = Kind(
+    "origins with spaces between them, such as http://localhost:8080, null or *,", _origins
+)
 _ADDRESS: Final = Kind("the name or the IP address of a machine, without port,", _host)
 _FLAG: Final = Kind("true or false", _flag, lambda text: _WORDS.get(text, text))
 _TRANSPORT: Final = Kind(
@@ -135,6 +150,7 @@ _TRANSPORT: Final = Kind(
     _name,
 )
 _FILE: Final = Kind("the path of a file (not the token itself)", _file)
+_PEM_FILE: Final = Kind("the path of a file in PEM form", _file)
 _MODE: Final = Kind(" or ".join(repr(mode.value) for mode in CompressionMode), CompressionMode)
 _CAPACITY: Final = _whole(1, 1_000_000)
 
@@ -145,6 +161,14 @@ SETTINGS: Final[Mapping[str, Kind]] = MappingProxyType(
         "zmq.viz": _URL,
         "zmq.sensory": _URL,
         "zmq.advertised_address": _ADDRESS,
+        "websocket.endpoint": _WS_URL,
+        "websocket.advertised_address": _ADDRESS,
+        "websocket.allowed_origins": _ORIGINS,
+        "websocket.certificate": _PEM_FILE,
+        "websocket.private_key": _PEM_FILE,
+        "websocket.ping_interval_s": _seconds(0.1, 3600.0),
+        "websocket.ping_timeout_s": _seconds(0.1, 3600.0),
+        "websocket.send_buffer_bytes": _whole(4096, 1 << 30),
         "udp.endpoint": _UDP_URL,
         "udp.advertised_address": _ADDRESS,
         "udp.check": _words("auto", "none", "crc", "tag"),
@@ -183,6 +207,11 @@ SETTINGS: Final[Mapping[str, Kind]] = MappingProxyType(
 OPTIONAL: Final = frozenset(
     {
         "zmq.advertised_address",
+        "websocket.endpoint",
+        "websocket.advertised_address",
+        "websocket.certificate",
+        "websocket.private_key",
+        "websocket.send_buffer_bytes",
         "udp.endpoint",
         "udp.advertised_address",
         "udp.multicast",
