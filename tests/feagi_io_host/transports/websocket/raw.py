@@ -91,7 +91,13 @@ class RawPeer:
         return int(head.split()[1]), head.decode()
 
     def next_frame(self) -> tuple[int, bytes] | None:
-        """The first byte and the payload of the next frame; None at the end."""
+        """The first byte and the payload of the next frame that is no ping; None at the end."""
+        while (read := self.any_frame()) is not None and read[0] == FIN | PING:
+            pass
+        return read
+
+    def any_frame(self) -> tuple[int, bytes] | None:
+        """The same, pings included."""
         head = self._exactly(2)
         if head is None:
             return None
