@@ -36,14 +36,22 @@ _KERNELS: Final = {
 _DRIVERS: Final = "feagi_io_mcu/drivers/"
 
 
+def package_folder(package: str) -> Path:
+    """The folder of a portable package, found without importing it: boards run it, hosts do not.
+
+    Raises LocalError when it is not there.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise LocalError(f"{package} is not installed beside feagi_io_host; install feagi-io")
+    return Path(spec.submodule_search_locations[0])
+
+
 def board_sources() -> dict[str, str]:
     """The sources of both packages as they are installed here: "feagi_wire/link.py" to text."""
     found = {}
     for package in BOARD_PACKAGES:
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise LocalError(f"{package} is not installed beside feagi_io_host; install feagi-io")
-        top = Path(spec.submodule_search_locations[0])
+        top = package_folder(package)
         for path in sorted(top.rglob("*.py")):
             found[f"{package}/{path.relative_to(top).as_posix()}"] = path.read_text("utf-8")
     return found

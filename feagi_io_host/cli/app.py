@@ -5,19 +5,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from feagi_io_host.cli.boards_app import boards_app
+from feagi_io_host.cli.exits import FAILED, JsonOption, fail, named_errors
 from feagi_io_host.cli.signals import stops_on_signal
-from feagi_io_host.core.errors import ConfigError, FeagiDataError, FeagiIOError, MissingExtraError
-
-FAILED = 1
-WRONG_USAGE = 2  # typer's own, too
-MISSING = 3
 
 app = typer.Typer(
     name="feagi-io",
@@ -27,28 +22,9 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(help="Measure this machine: limit, peer and ours in one run.")
 app.add_typer(bench_app, name="bench", no_args_is_help=True)
-boards_app = typer.Typer(help="Boards, real or emulated.")
 app.add_typer(boards_app, name="boards", no_args_is_help=True)
 config_app = typer.Typer(help="The settings of a PNS.")
 app.add_typer(config_app, name="config", no_args_is_help=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
-
-
-def _fail(error: Exception) -> NoReturn:
-    typer.echo(f"feagi-io: {error}", err=True)
-    if isinstance(error, MissingExtraError):
-        raise typer.Exit(MISSING)
-    raise typer.Exit(WRONG_USAGE if isinstance(error, ConfigError) else FAILED)
-
-
-@contextmanager
-def _named_errors() -> Iterator[None]:
-    """Our errors become one line on standard error and the exit status; others are bugs."""
-    try:
-        yield
-    except (FeagiIOError, FeagiDataError) as error:
-        _fail(error)
 
 
 @app.command()
@@ -63,7 +39,7 @@ def demo(
 
     Exit status 0 when the pole still stands at the end, 1 when it fell.
     """
-    with _named_errors():
+    with named_errors():
         from feagi_io_host.cli.demo.session import Demo
         from feagi_io_host.cli.demo.view import choose_view
 
@@ -106,7 +82,7 @@ def bridge(
 
     if token_file is not None and feagi is None:
         raise typer.BadParameter("a token is for --feagi", param_hint="--token-file")
-    with _named_errors():
+    with named_errors():
         from feagi_io_host.cli.monitor import BridgeMonitor
         from feagi_io_host.core.config import AuthSettings
 
@@ -170,7 +146,7 @@ def serve(
         typer.echo(json.dumps(data) if json_output else line)
 
     port = None if status == "none" else _port(status)
-    with _named_errors():
+    with named_errors():
         from feagi_io_host.cli.serve import BrainServer
         from feagi_io_host.cli.wires import parse_wire
         from feagi_io_host.core.config import PNSConfig
@@ -213,7 +189,7 @@ def agents(
     """The agents of a running server: a live table, until Ctrl-C."""
     import threading
 
-    with _named_errors():
+    with named_errors():
         from feagi_io_host.cli.agents import AgentsView, watch
 
         stop = threading.Event()
@@ -227,7 +203,7 @@ def codec(
     json_output: JsonOption = False,
 ) -> None:
     """Container encode and decode against memcpy and the real library."""
-    with _named_errors():
+    with named_errors():
         from feagi_io_host.bench import codec as rows
 
         _print_rows(rows.run(quick=quick), json_output)
@@ -239,7 +215,7 @@ def channels(
     json_output: JsonOption = False,
 ) -> None:
     """Bounded channels against a bare deque and the queues of the standard library."""
-    with _named_errors():
+    with named_errors():
         from feagi_io_host.bench import channels as rows
 
         _print_rows(rows.run(quick=quick), json_output)
@@ -251,7 +227,7 @@ def pns(
     json_output: JsonOption = False,
 ) -> None:
     """From a brain through the PNS to agents: latency, saturation, MB/s, memory, sharing."""
-    with _named_errors():
+    with named_errors():
         from feagi_io_host.bench import pns as rows
 
         _print_rows(rows.run(quick=quick), json_output)
@@ -263,7 +239,7 @@ def bench_zmq(
     json_output: JsonOption = False,
 ) -> None:
     """Frames over ZMQ against bare pyzmq."""
-    with _named_errors():
+    with named_errors():
         from feagi_io_host.bench import zmq as rows
 
         _print_rows(rows.run(quick=quick), json_output)
@@ -278,7 +254,7 @@ def bench_udp(
     json_output: JsonOption = False,
 ) -> None:
     """Bursts as datagrams against bare loops on the same system calls."""
-    with _named_errors():
+    with named_errors():
         from feagi_io_host.bench import udp as rows
 
         _print_rows(rows.run(quick=quick, soak=soak), json_output)
@@ -293,7 +269,7 @@ def bench_shm(
     json_output: JsonOption = False,
 ) -> None:
     """Shared memory against a bare copy and a bare wake-up; 1K to 1M neurons."""
-    with _named_errors():
+    with named_errors():
         from feagi_io_host.bench import shm as rows
 
         _print_rows(rows.run(quick=quick, soak=soak), json_output)
@@ -303,41 +279,6 @@ def _print_rows(rows: list[Any], json_output: bool) -> None:
     from feagi_io_host.bench.runner import rows_as_json, rows_as_text
 
     typer.echo(json.dumps(rows_as_json(rows)) if json_output else rows_as_text(rows))
-
-
-@boards_app.command()
-def emulate(
-    program: Annotated[str, typer.Argument(help="A board program: a .py file or a module.")],
-    port: Annotated[str, typer.Option(help="Where its serial port shall appear.")] = "./board",
-    json_output: JsonOption = False,
-) -> None:
-    """Run a board program on MicroPython's Unix port, with a serial port to talk to it.
-
-    Started again when it ends, as a board would be, until Ctrl-C.
-    """
-    import threading
-
-    with _named_errors():
-        from feagi_io_host.cli.unix_board import UnixBoard
-
-        stop = threading.Event()
-        with UnixBoard(program, path=port) as board, stops_on_signal(stop):
-            board.start()
-            if json_output:
-                typer.echo(json.dumps({"program": program, "port": port, "pid": board.pid}))
-            else:
-                typer.echo(f"board runs {program}; its port is {port}. Ctrl-C ends it.")
-            while not stop.wait(0.2):
-                if not board.running:
-                    words = board.last_words()
-                    if board.exit_status != 0 and words:
-                        typer.echo(words, err=True)
-                    typer.echo(
-                        f"board ended with status {board.exit_status}; started again", err=True
-                    )
-                    if stop.wait(1.0):
-                        break
-                    board.start()
 
 
 @app.command()
@@ -351,8 +292,8 @@ def decode(
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
-        _fail(error)
-    with _named_errors():
+        fail(error)
+    with named_errors():
         container = FeagiByteContainer.new_empty()
         container.try_write_data_by_copy_and_verify(data)
         _print_container(container, json_output)
@@ -381,7 +322,7 @@ def config_show(
     """
     import os
 
-    with _named_errors():
+    with named_errors():
         from feagi_io_host.core.config import PNSConfig
 
         rows = PNSConfig.from_sources(toml=config, environ=os.environ).rows()

@@ -17,20 +17,13 @@ import tty
 from pathlib import Path
 from types import TracebackType
 
+from feagi_io_host.boards.board_tree import BOARD_PACKAGES, package_folder
 from feagi_io_host.core.errors import LocalError, MissingExtraError, StopTimeoutError
 
 # run_main() is the whole interpreter; it takes the command line that follows
 _INTERPRETER = "import sys; from micropython_unix import run_main; sys.exit(run_main(sys.argv))"
 _LOG_BYTES = 4096
 CART_POLE = "feagi_io_mcu.cart_pole"
-
-
-def _package_parent(name: str) -> str:
-    """The folder that holds a package, found without importing it: boards run it, hosts do not."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise LocalError(f"the package {name} is not installed beside feagi_io_host")
-    return str(Path(next(iter(spec.submodule_search_locations))).parent)
 
 
 class UnixBoard:
@@ -85,7 +78,7 @@ class UnixBoard:
         far, near = os.openpty()
         # raw from the first byte on: a cooked terminal would echo the host's frames back at it
         tty.setraw(near)
-        folders = dict.fromkeys((_package_parent("feagi_io_mcu"), _package_parent("feagi_wire")))
+        folders = dict.fromkeys(str(package_folder(name).parent) for name in BOARD_PACKAGES)
         environment = dict(os.environ, MICROPYPATH=":".join([*folders, ".frozen"]))
         try:
             with open(self._stderr, "wb") as errors:

@@ -53,7 +53,7 @@ def vanished(path: str, detail: str) -> PortNotFoundError:
 
 def existing_ports() -> str:
     """The serial ports that exist, as half a sentence."""
-    found = [_described(port.device, port.vid, port.pid, port.product) for port in _ports()]
+    found = [_described(port.device, port.vid, port.pid, port.product) for port in serial_ports()]
     if not found:
         return "this machine has no serial port now: is the board plugged in by a data cable?"
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
@@ -66,13 +66,29 @@ def _described(device: str, vid: int | None, pid: int | None, product: str | Non
     return f"{device} ({vid:04x}:{pid:04x}{' ' + product if product else ''})"
 
 
-def _ports() -> list[ListPortInfo]:
+def serial_ports() -> list[ListPortInfo]:
+    """The serial ports of this machine that have hardware behind them, sorted."""
     # ttyS0 to ttyS31 exist on most machines without any hardware behind them
     return sorted(port for port in list_ports.comports() if port.hwid != "n/a")
 
 
+def access_error(path: str) -> PortError | None:
+    """Why the device `path` cannot be opened now, without opening it; None when nothing is known
+    against it."""
+    if not os.path.exists(path):
+        return PortNotFoundError(f"no port {path}; {existing_ports()}")
+    if not os.access(path, os.R_OK | os.W_OK):
+        return PortPermissionError(_forbidden(path))
+    held = _holders(path)
+    return PortBusyError(f"port {path} is held by {', '.join(held)}") if held else None
+
+
 def holders(path: str) -> str:
     """Who has the device open: "process 123 (minicom)" for each one that /proc shows."""
+    return ", ".join(_holders(path)) or "a process that this user may not see"
+
+
+def _holders(path: str) -> list[str]:
     found = []
     real = os.path.realpath(path)
     try:
@@ -86,7 +102,7 @@ def holders(path: str) -> str:
                 found.append(f"process {pid} ({name}{', this one' if pid == os.getpid() else ''})")
         except OSError:
             continue  # ended meanwhile, or another user's
-    return ", ".join(found) or "a process that this user may not see"
+    return found
 
 
 def _forbidden(path: str) -> str:
