@@ -245,6 +245,19 @@ def bench_zmq(
         _print_rows(rows.run(quick=quick), json_output)
 
 
+@bench_app.command("websocket")
+def bench_websocket(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, rougher figures.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Frames over WebSocket against the library `websockets` alone."""
+    with _named_errors():
+        import feagi_io_host.transports.websocket  # noqa: F401 - its error names the extra
+        from feagi_io_host.bench import websocket as rows
+
+        _print_rows(rows.run(quick=quick), json_output)
+
+
 @bench_app.command("udp")
 def bench_udp(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, rougher figures.")] = False,

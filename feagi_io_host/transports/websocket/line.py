@@ -30,8 +30,9 @@ from feagi_io_host.core.pool import SharedFBC
 MAX_UNREAD_BYTES: Final = 256 << 10
 # A message in more pieces than this is no honest one.
 MAX_FRAGMENTS: Final = 4096
-# Up to here header and frame go out in one piece: the copy is cheaper than a second call.
-_ONE_PIECE_BYTES: Final = 16 << 10
+# Up to here header and frame go out in one piece: the copy costs less than a second call, and a
+# second turn of the receiver.
+_ONE_PIECE_BYTES: Final = 128 << 10
 
 _BINARY_FIN: Final = 0x80 | Opcode.BINARY
 
