@@ -251,7 +251,7 @@ def bench_websocket(
     json_output: JsonOption = False,
 ) -> None:
     """Frames over WebSocket against the library `websockets` alone."""
-    with _named_errors():
+    with named_errors():
         import feagi_io_host.transports.websocket  # noqa: F401 - its error names the extra
         from feagi_io_host.bench import websocket as rows
 
