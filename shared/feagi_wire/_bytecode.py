@@ -17,7 +17,7 @@ if MYPY:
 
 
 def crc32_update(  # type: ignore[no-redef]
-    state: "bytearray", table: "array[int]", buf: "Bytes", start: int, n: int
+    table: "array[int]", buf: "Bytes", start: int, n: int, state: "bytearray"
 ) -> None:
     """See _viper.crc32_update; `table` is not used."""
     c = (state[0] | state[1] << 8 | state[2] << 16 | state[3] << 24) ^ 0xFFFFFFFF

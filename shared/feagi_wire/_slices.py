@@ -30,7 +30,7 @@ def equal8(a: "Bytes", ao: int, b: "Bytes", bo: int, n: int) -> int:
     return 1 if a[ao : ao + n] == b[bo : bo + n] else 0
 
 
-def cobs_encode(st: "Registers", src: "Bytes", start: int, n: int, dst: "bytearray") -> None:
+def cobs_encode(src: "Bytes", start: int, dst: "bytearray", n: int, st: "Registers") -> None:
     """See _viper.cobs_encode. Walks blocks instead of bytes."""
     cp, o, code, full = st[0], st[1], st[2], st[3]
     data = bytes(src[start : start + n])
@@ -54,7 +54,7 @@ def cobs_encode(st: "Registers", src: "Bytes", start: int, n: int, dst: "bytearr
     st[0], st[1], st[2], st[3] = cp, o, code, full
 
 
-def cobs_decode(st: "Registers", out: "bytearray", src: "Bytes", i: int, n: int) -> int:
+def cobs_decode(src: "Bytes", i: int, out: "bytearray", n: int, st: "Registers") -> int:
     """See _viper.cobs_decode. Walks blocks instead of bytes."""
     o, left, due, cap = st[4], st[5], st[6], st[7]
     data = bytes(src[i:n])

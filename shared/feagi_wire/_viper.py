@@ -6,6 +6,9 @@ within 31 bits, stores are masked, and no literal reaches 2**30. Viper checks no
 validate lengths first. Received data is read byte by byte because a Cortex-M0+ faults on unaligned
 words.
 
+Arguments come in the order of their use: viper keeps the first three names of a function in
+registers.
+
 `_plain.py` is generated from this file for interpreters without the viper emitter; run
 `python -m tools.plain_twin` after changing it. `kernels.py` picks one of the two.
 """
@@ -18,25 +21,29 @@ if MYPY:
 
 
 @micropython.viper
-def copy16(dst: object, do: int, src: object, so: int, n: int):
+def copy16(dst: ptr16, do: int, src: ptr16, so: int, n: int):
     """Copy n 16-bit items between 'H' views; ranges may overlap if do <= so."""
-    d = ptr16(dst)
-    s = ptr16(src)
     n += so
+    # four at a time: the loop costs as much as a copy
+    while so + 3 < n:
+        dst[do] = src[so]
+        dst[do + 1] = src[so + 1]
+        dst[do + 2] = src[so + 2]
+        dst[do + 3] = src[so + 3]
+        do += 4
+        so += 4
     while so < n:
-        d[do] = s[so]
+        dst[do] = src[so]
         do += 1
         so += 1
 
 
 @micropython.viper
-def copy8(dst: object, do: int, src: object, so: int, n: int):
+def copy8(dst: ptr8, do: int, src: ptr8, so: int, n: int):
     """Copy n bytes; ranges may overlap if do <= so."""
-    d = ptr8(dst)
-    s = ptr8(src)
     n += so
     while so < n:
-        d[do] = s[so]
+        dst[do] = src[so]
         do += 1
         so += 1
 
@@ -107,154 +114,148 @@ def voxel(buf: object, o: int, n4: int, out: object) -> int:
 
 
 @micropython.viper
-def scan_q16(buf: object, o: int, n: int, lo: object, hi: object, size: int) -> int:
+def scan_q16(buf: ptr8, o: int, n: int, lo: ptr16, hi: ptr16, size: int) -> int:
     """For each of n voxels whose x planes start at byte o: planes[x] = potential as Q16.16.
 
     lo and hi ('H' views of `size` items) take the two halves, so nothing over 16 bits is ever made
     into an object. Voxels with x >= size are passed over. Returns how many were taken.
     """
-    b = ptr8(buf)
-    low = ptr16(lo)
-    high = ptr16(hi)
-    q = o + 12 * n
-    k = 0
+    apart = 12 * n
     taken = 0
-    while k < n:
-        if (b[o + 2] | b[o + 3]) == 0:
-            x = b[o] | (b[o + 1] << 8)
-            if x < size:
-                h = b[q + 3]
-                e = (((h & 127) << 1) | (b[q + 2] >> 7)) - 134
-                m = ((b[q + 2] & 127) << 16) | (b[q + 1] << 8) | b[q]
-                if e == 121:
-                    if m == 0:
-                        m = 0x3FFFFFFF
-                    else:
-                        m = 0
-                else:
-                    m = m | 0x800000
+    n = o + 4 * n
+    while o < n:
+        x = buf[o] | (buf[o + 1] << 8) | (buf[o + 2] << 16)
+        if x < size:
+            if buf[o + 3] == 0:
+                o += apart
+                h = buf[o + 3]
+                m = buf[o + 2]
+                e = (((h & 127) << 1) | (m >> 7)) - 134
+                m = (((m << 16) | (buf[o + 1] << 8) | buf[o]) & 0x7FFFFF) | 0x800000
+                o -= apart
+                if e > 0:
                     if e > 6:
-                        m = 0x3FFFFFFF
-                    elif e > 0:
-                        m = m << e
-                    elif e > 0 - 24:
-                        m = m >> (0 - e)
+                        if e == 121:
+                            if m > 0x800000:
+                                m = 0
+                            else:
+                                m = 0x3FFFFFFF
+                        else:
+                            m = 0x3FFFFFFF
                     else:
-                        m = 0
-                if h & 128:
+                        m = m << e
+                elif e > 0 - 24:
+                    m = m >> (0 - e)
+                else:
+                    m = 0
+                if h > 127:
                     m = 0 - m
-                low[x] = m & 0xFFFF
-                high[x] = (m >> 16) & 0xFFFF
+                lo[x] = m & 0xFFFF
+                hi[x] = (m >> 16) & 0xFFFF
                 taken += 1
         o += 4
-        q += 4
-        k += 1
     return taken
 
 
 @micropython.viper
-def crc32_update(state: object, table: object, buf: object, start: int, n: int):
+def crc32_update(table: ptr32, buf: ptr8, start: int, n: int, state: ptr8):
     """Run n bytes through the CRC-32 register (4 bytes in `state`, little-endian, not inverted).
 
     table: array 'I' of 256, see framing.crc_table().
     """
-    s = ptr8(state)
-    t = ptr32(table)
-    b = ptr8(buf)
-    c = s[0] | (s[1] << 8) | (s[2] << 16) | (s[3] << 24)
+    c = state[0] | (state[1] << 8) | (state[2] << 16) | (state[3] << 24)
     n += start
+    while start + 3 < n:
+        c = table[(c ^ buf[start]) & 255] ^ ((c >> 8) & 0xFFFFFF)
+        c = table[(c ^ buf[start + 1]) & 255] ^ ((c >> 8) & 0xFFFFFF)
+        c = table[(c ^ buf[start + 2]) & 255] ^ ((c >> 8) & 0xFFFFFF)
+        c = table[(c ^ buf[start + 3]) & 255] ^ ((c >> 8) & 0xFFFFFF)
+        start += 4
     while start < n:
-        c = t[(c ^ b[start]) & 255] ^ ((c >> 8) & 0xFFFFFF)
+        c = table[(c ^ buf[start]) & 255] ^ ((c >> 8) & 0xFFFFFF)
         start += 1
-    s[0] = c & 255
-    s[1] = (c >> 8) & 255
-    s[2] = (c >> 16) & 255
-    s[3] = (c >> 24) & 255
+    state[0] = c & 255
+    state[1] = (c >> 8) & 255
+    state[2] = (c >> 16) & 255
+    state[3] = (c >> 24) & 255
 
 
 @micropython.viper
-def cobs_encode(st: object, src: object, start: int, n: int, dst: object):
+def cobs_encode(src: ptr8, start: int, dst: ptr8, n: int, st: ptr16):
     """Stuff n bytes into an open COBS frame.
 
     st ('H' view): 0 index of the open block's code byte, 1 write index, 2 code so far,
     3 the block before was a full one of 254 bytes.
     """
-    t = ptr16(st)
-    s = ptr8(src)
-    d = ptr8(dst)
-    cp = t[0]
-    o = t[1]
-    code = t[2]
-    full = t[3]
+    cp = st[0]
+    o = st[1]
+    full = st[3]
+    end = cp + 255
     n += start
     while start < n:
-        v = s[start]
+        v = src[start]
         start += 1
         if v:
-            d[o] = v
+            dst[o] = v
             o += 1
-            code += 1
-            if code == 255:
-                d[cp] = 255
+            if o == end:
+                dst[cp] = 255
                 cp = o
+                end = o + 255
                 o += 1
-                code = 1
                 full = 1
         else:
-            d[cp] = code
+            dst[cp] = o - cp
             cp = o
+            end = o + 255
             o += 1
-            code = 1
             full = 0
-    t[0] = cp
-    t[1] = o
-    t[2] = code
-    t[3] = full
+    st[0] = cp
+    st[1] = o
+    st[2] = o - cp
+    st[3] = full
 
 
 @micropython.viper
-def cobs_decode(st: object, out: object, src: object, i: int, n: int) -> int:
+def cobs_decode(src: ptr8, i: int, out: ptr8, n: int, st: ptr16) -> int:
     """Unstuff src[i:n] into out; the index after a delimiter, or -1 when src is used up.
 
     st ('H' view): 4 write index, 5 bytes left in the block, 6 a zero is due before the next block,
     7 end of out, 8 what went wrong (1 block cut by a delimiter, 2 out too small).
     """
-    t = ptr16(st)
-    d = ptr8(out)
-    b = ptr8(src)
-    o = t[4]
-    left = t[5]
-    due = t[6]
-    cap = t[7]
+    o = st[4]
+    left = st[5]
+    due = st[6]
+    cap = st[7]
     while i < n:
-        v = b[i]
+        v = src[i]
         i += 1
         if v == 0:
             if left:
-                t[8] = t[8] | 1
-            t[4] = o
-            t[5] = 0
-            t[6] = 0
+                st[8] = st[8] | 1
+            st[4] = o
+            st[5] = 0
+            st[6] = 0
             return i
         if left:
             left -= 1
             if o < cap:
-                d[o] = v
+                out[o] = v
                 o += 1
             else:
-                t[8] = 2
+                st[8] = 2
         else:
             if due:
                 if o < cap:
-                    d[o] = 0
+                    out[o] = 0
                     o += 1
                 else:
-                    t[8] = 2
+                    st[8] = 2
             left = v - 1
             due = 1
             if v == 255:
                 due = 0
-    t[4] = o
-    t[5] = left
-    t[6] = due
+    st[4] = o
+    st[5] = left
+    st[6] = due
     return 0 - 1

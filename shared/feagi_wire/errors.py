@@ -24,11 +24,17 @@ class FeagiWireError(ValueError):
         self.code = code
 
 
+_MADE: "dict[int, FeagiWireError]" = {}
+
+
 def check(rc: int) -> int:
     """Return `rc` unchanged when it is a result (>= 0) or END; raise its FeagiWireError else."""
     if rc >= 0 or rc == END:
         return rc
-    # loaded here: a board that meets no error has its memory for something else
-    from .error_texts import TEXTS
+    if not _MADE:
+        # all at the first error: a board that meets none has its memory for something else
+        from .error_texts import TEXTS
 
-    raise FeagiWireError(rc, TEXTS[rc])
+        for code in TEXTS:
+            _MADE[code] = FeagiWireError(code, TEXTS[code])
+    raise _MADE[rc]

@@ -103,8 +103,8 @@ class Framer:
             self._room = -1
             return E_CAPACITY
         self._room = room
-        crc32_update(self._crc, self._table, buf, start, n)
-        cobs_encode(self._st, buf, start, n, self.tx)
+        crc32_update(self._table, buf, start, n, self._crc)
+        cobs_encode(buf, start, self.tx, n, self._st)
         return n
 
     def finish(self) -> int:
@@ -116,7 +116,7 @@ class Framer:
             crc[i] ^= 255
         st = self._st
         tx = self.tx
-        cobs_encode(st, crc, 0, CRC_BYTES, tx)
+        cobs_encode(crc, 0, tx, CRC_BYTES, st)
         o = st[1]
         if st[2] == 1 and st[3]:
             o -= 1  # the frame ended with a full block: no empty one after it
@@ -146,7 +146,7 @@ class Framer:
         st = self._st
         i = start
         while True:
-            i = cobs_decode(st, self.rx, chunk, i, n)
+            i = cobs_decode(chunk, i, self.rx, n, st)
             if i < 0:
                 self.index = n
                 return END
@@ -173,7 +173,7 @@ class Framer:
     def _crc_in(self, size: int) -> int:
         crc = self._crc
         crc[0] = crc[1] = crc[2] = crc[3] = 255
-        crc32_update(crc, self._table, self.rx, self.rx_start, size)
+        crc32_update(self._table, self.rx, self.rx_start, size, crc)
         for i in range(4):
             if crc[i] != _RESIDUE[i]:
                 return 1

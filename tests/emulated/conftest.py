@@ -8,6 +8,7 @@ first run builds the firmware.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from tools.emulation import (
     cortex_m3_firmware,
     pico_firmware,
 )
+from tools.emulation.romfs import write_romfs
 from tools.emulation.tree import write_tree
 
 SCRIPTS = ROOT / "tests" / "portable"
@@ -97,17 +99,19 @@ def board(cortex_m3: Path, packages: Deployment) -> Iterator[Cortex]:
 def large_board(
     cortex_m3: Path, packages: Deployment, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cortex]:
-    """A board with memory to spare, both packages and the portable test scripts, compiled."""
-    folder = tmp_path_factory.mktemp("scripts") / "lib"
+    """A board with memory to spare; both packages and the portable test scripts in its ROMFS."""
+    tree = tmp_path_factory.mktemp("rom")
+    shutil.copytree(packages.folder, tree, dirs_exist_ok=True)
+    folder = tree / "lib"
     folder.mkdir()
     for script in sorted(SCRIPTS.glob("*.py")):
         out = str(folder / f"{script.stem}.mpy")
         # -O0: asserts stay in, and name their lines
         command = [find_mpy_cross(), "-O0", "-s", script.name, "-o", out, str(script)]
         subprocess.run(command, check=True, timeout=30)
-    with Cortex(firmware=cortex_m3, heap_bytes=2_000_000) as board:
-        deploy(board, packages)
-        board.mpremote("cp", "-r", str(folder), ":")
+    image = tmp_path_factory.mktemp("image") / "romfs.img"
+    write_romfs(tree, image)
+    with Cortex(firmware=cortex_m3, romfs=image, heap_bytes=2_000_000) as board:
         yield board
 
 

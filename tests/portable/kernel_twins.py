@@ -109,8 +109,8 @@ def outcome(module: "Any", name: str, seed: int) -> object:
         state = bytearray(b"\xff\xff\xff\xff")
         b = r.data(50)
         cut = r.below(50)
-        kernel(state, crc_table(), b, 0, cut)
-        kernel(state, crc_table(), b, cut, 50 - cut)
+        kernel(crc_table(), b, 0, cut, state)
+        kernel(crc_table(), b, cut, 50 - cut, state)
         return state
     if name == "cobs_encode":
         return encode_outcome(kernel, r)
@@ -174,7 +174,7 @@ def encode_outcome(kernel: "Any", r: Numbers) -> object:
             b[i] = 1 + r.below(255)
         for _ in range(r.below(4)):
             b[r.below(n + 3)] = 0
-        kernel(st, b, r.below(4), n, out)
+        kernel(b, r.below(4), out, n, st)
     return list(registers), out
 
 
@@ -197,7 +197,7 @@ def decode_outcome(kernel: "Any", r: Numbers) -> object:
             b[0] = 255 if r.below(2) else b[0]
         i = 0
         while i >= 0:
-            i = kernel(st, out, b, i, len(b))
+            i = kernel(b, i, out, len(b), st)
             trail.append((i, list(registers)))
             if i >= 0:
                 st[4] = start

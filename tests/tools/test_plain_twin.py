@@ -34,7 +34,7 @@ PLAIN = '''# SPDX-License-Identifier: Apache-2.0
 """Kernels; @micropython.viper is named here."""
 
 
-def copy(src: object, dst: "bytearray | memoryview", n: int):
+def copy(src: object, dst: object, n: int):
     # ptr8(dst) in a comment stays
     words = pick(dst, (0, 1))
     for i in range(n):

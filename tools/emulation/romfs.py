@@ -9,9 +9,26 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from tools.emulation.board import EmulatedBoard
 from tools.emulation.errors import EmulatorUnavailableError
+
+_INSTALL: Final = """
+import os
+def copy(source, target):
+    for name, kind, *_ in os.ilistdir(source):
+        if kind & 0x4000:
+            try:
+                os.mkdir(target + name)
+            except OSError:
+                pass
+            copy(source + name + "/", target + name + "/")
+        else:
+            with open(source + name, "rb") as a, open(target + name, "wb") as b:
+                b.write(a.read())
+copy("/rom/", "/")
+"""
 
 
 def write_romfs(folder: Path, image: Path) -> int:
@@ -37,3 +54,11 @@ def _add(writer: Any, folder: Path) -> None:
             writer.closedir()
         else:
             writer.mkfile(path.name, path.read_bytes())
+
+
+def install_from_romfs(board: EmulatedBoard) -> None:
+    """Copy everything at /rom to the board's own file system, where it is found first.
+
+    In a second, what `mpremote cp` takes half a minute for.
+    """
+    board.mpremote("exec", _INSTALL)
