@@ -85,10 +85,14 @@ class BoardConsole:
     def close(self) -> None:
         """Close the port. May be called again."""
         if self._transport is not None:
+            port = self._transport.serial
+            self._transport = None
+            line = getattr(port, "_socket", None)
             with contextlib.suppress(OSError):  # unplugged
                 # mpremote's own close drops RTS before DTR, which resets some boards
-                self._transport.serial.close()
-            self._transport = None
+                port.close()
+            if line is not None:
+                line.close()  # pyserial forgets that of a socket which the far end has closed
 
     def __enter__(self) -> Self:
         return self

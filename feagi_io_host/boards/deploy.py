@@ -42,6 +42,7 @@ CHUNK_BYTES: Final = 768  # base64 makes 1 KB of it: a line that the smallest he
 RETURN_S: Final = 30.0
 _LOOK_S: Final = 0.1
 _HASH_S: Final = 30.0
+_WRITE_S: Final = 4.0  # a flash may have to erase first
 # Unplugged so many times without a single file in between: something else is wrong.
 _FRUITLESS: Final = 4
 
@@ -283,7 +284,7 @@ class Deployment:
             console.run(f"{folders}_f = open({temporary!r}, 'wb'); _w = _f.write")
             for at in range(0, file.size, CHUNK_BYTES):
                 chunk = file.data[at : at + CHUNK_BYTES]
-                console.run(f"_w(_a({binascii.b2a_base64(chunk, newline=False)!r}))")
+                console.run(f"_w(_a({binascii.b2a_base64(chunk, newline=False)!r}))", _WRITE_S)
                 sent(at + len(chunk))
             console.run("_f.close()")
             digest = console.run(f"print(_digest({temporary!r}))", _HASH_S).strip()
