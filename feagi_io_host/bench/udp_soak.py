@@ -60,7 +60,7 @@ def soak(seconds: float = SECONDS, neurons: int = NEURONS) -> Row:
         agent = pns.attach_agent(_VIEWER, _VISUALIZATION, agent_id, channel=transport.channel)
         transport.serve(agent, StreamType.VISUALIZATION)
         emitted_s, busy, told = _run(pns, url, bursts, neurons)
-        waiting = agent.counters[StreamType.VISUALIZATION].snapshot()["dropped"]
+        waiting: Any = agent.counters[StreamType.VISUALIZATION].snapshot()["dropped"]
     told["here"] = waiting.get("conflated", 0) + waiting.get("replaced", 0)
     return _row(bursts, neurons, emitted_s, told, busy)
 

@@ -159,6 +159,12 @@ class WebSocketPeer:
                     while True:
                         await connection.recv()
 
+    async def cut(self) -> None:
+        """Be gone, without a word."""
+        for connection in (self.control, *self.streams.values()):
+            connection.transport.abort()
+            await connection.wait_closed()
+
     async def close(self) -> None:
         """Leave."""
         with contextlib.suppress(ConnectionClosed):
