@@ -424,8 +424,8 @@ class Conversation(AgentStreams):
         )
 
     def _advice_on_protocol(self, what: str) -> str:
-        """The likely reason when more than ZMQ was asked for; the real engine has nothing else."""
-        if self._protocol is ConnectionProtocol.ZMQ:
+        """The likely reason when more was asked for than the real engine has."""
+        if self._protocol in (ConnectionProtocol.ZMQ, ConnectionProtocol.WEBSOCKET):
             return ""
         asked = self._protocol.value
         return (

@@ -118,6 +118,11 @@ class ClientWire:
         )
 
     @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or could not be opened."""
+        return self._over
+
+    @property
     def has_room(self) -> bool:
         """Whether a frame can be sent now."""
         return self._opened and self._line is not None and self._line.has_room

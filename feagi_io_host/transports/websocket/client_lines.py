@@ -135,14 +135,8 @@ class AgentWires:
     def _carry_out(self, action: ClientAction) -> str | None:
         """What went wrong, in words; None for nothing."""
         if isinstance(action, Send):
-            if self._control is not None:
-                self._control.send(action.data)
-        elif isinstance(action, NewSession):
-            self._close_control()
-            self._control = self._wire(
-                self._address, MAX_CONTROL_BYTES, self._hear_control, self._ring, ""
-            )
-        elif isinstance(action, EndSession):
+            self._open_control().send(action.data)
+        elif isinstance(action, (NewSession, EndSession)):
             self._close_control()
         elif isinstance(action, OpenStreams):
             self._close_streams()
@@ -154,6 +148,16 @@ class AgentWires:
         elif isinstance(action, CloseStreams):
             self._close_streams()
         return None
+
+    def _open_control(self) -> ClientWire:
+        """The control connection: opened when there is something to say, since nobody is told of
+        one that cannot be opened while the agent waits between two attempts."""
+        if self._control is None or self._control.is_over:
+            self._close_control()
+            self._control = self._wire(
+                self._address, MAX_CONTROL_BYTES, self._hear_control, self._ring, ""
+            )
+        return self._control
 
     def _open_stream(self, stream: StreamType, endpoint: Endpoint) -> None:
         if endpoint.protocol is not ConnectionProtocol.WEBSOCKET:

@@ -15,6 +15,7 @@ What is different from the library's own connection:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import struct
 from collections.abc import Callable
@@ -79,6 +80,13 @@ class Line(Connection):
         self._heard_at_s = self.loop.time()
         self._pinged_at_s: float | None = None
         self._unsent_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """For the loop: a connection stands."""
+        super().connection_made(transport)
+        if self.transport.get_extra_info("ssl_object") is not None:
+            # Where asyncio encrypts, a buffer with nothing in it would count as full.
+            self.transport.set_write_buffer_limits(1, 0)
 
     # -- in -----------------------------------------------------------------------------------
 
