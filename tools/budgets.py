@@ -9,7 +9,9 @@ that imports Agent and UartDriver, declares a sensor and a motor and starts, wit
 1020 bytes: heap in use after a collection, less what was in use before. Three ways to carry the
 packages: `.mpy` files in the board's file system, the same in ROMFS, and frozen into the firmware.
 
-Heap of a file: what its import adds when those it needs are already loaded.
+The table above tells of each file what it would take were it a file of its own on the board,
+which most are not (`feagi_io_host.boards.board_bundle`): heap is what its import adds when those
+it needs are already loaded.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from feagi_io_host.boards import BoardSources, board_sources, is_deployed, write_board_tree
+from feagi_io_host.boards import board_texts, write_board_tree
 from tools.emulation import Cortex, EmulatorUnavailableError, cortex_m3_firmware
 from tools.emulation.romfs import install_from_romfs, write_romfs
 
@@ -35,13 +37,16 @@ GOALS: Final = {"plain": 24 * 1024, "files": 16 * 1024, "romfs": 8 * 1024, "froz
 # What it takes today and a little room, kept by tests/emulated: files as bytecode and with viper,
 # heap of a started agent in each way.
 LIMITS: Final = {
-    "plain": 25_700,
-    "viper": 28_400,
-    "files": 38_500,
-    "files, viper": 40_600,
-    "romfs": 22_800,
-    "frozen": 17_100,
+    "plain": 23_700,
+    "viper": 26_600,
+    "files": 35_500,
+    "files, viper": 38_300,
+    "romfs": 19_500,
+    "frozen": 15_200,
 }
+
+# The ways to carry the packages, and the form they are in.
+_WAYS: Final = {"files": "plain", "files, viper": "viper", "romfs": "plain", "frozen": "plain"}
 
 _WEIGH: Final = """
 import gc
@@ -85,20 +90,16 @@ for name in {modules}:
 
 @dataclass
 class Budgets:
-    """All in bytes: `mpy` and `mpy_viper` per file, heap per way the packages are carried."""
+    """All in bytes. `flash`: all files, in each form; `imported` and `started`: heap, by the way
+    the packages are carried; `apart`: per file, were each a file of its own, (.mpy, heap from
+    files, heap in ROMFS), heap None for what an agent does not load."""
 
-    mpy: dict[str, int]
-    mpy_viper: dict[str, int]
-    imported: dict[str, int] = field(default_factory=dict)
-    started: dict[str, int] = field(default_factory=dict)
-    modules: dict[str, dict[str, int]] = field(default_factory=dict)
-    usual: int = 0
+    flash: dict[str, int]
+    imported: dict[str, int]
+    started: dict[str, int]
+    usual: int
     """Heap of an agent with the buffers it has unless told otherwise, with viper, from files."""
-
-    @property
-    def flash(self) -> dict[str, int]:
-        """Bytes of all files, in bytecode and with the loops in machine code."""
-        return {"plain": sum(self.mpy.values()), "viper": sum(self.mpy_viper.values())}
+    apart: dict[str, tuple[int, int | None, int | None]]
 
     @property
     def totals(self) -> dict[str, int]:
@@ -110,68 +111,73 @@ def measure() -> Budgets:
     """Compile and weigh. EmulatorUnavailableError when there is no board to weigh on."""
     with tempfile.TemporaryDirectory(prefix="feagi-io-budgets-") as name:
         work = Path(name)
-        budgets = Budgets(
-            write_board_tree(work / "plain"),
-            write_board_tree(work / "viper", form="viper", architecture=ARCHITECTURE),
-        )
-        buffers = f", pool_size={POOL[0]}, max_fbc_size={POOL[1]}"
-        for way in ("files", "files, viper", "romfs", "frozen"):
-            with _carrying(way, work) as board:
-                said = board.mpremote("exec", _WEIGH.format(buffers=buffers))
-                imported, started = said.split()
+        plain = write_board_tree(work / "plain")
+        viper = write_board_tree(work / "viper", form="viper", architecture=ARCHITECTURE)
+        sizes = write_board_tree(work / "apart", apart=True)
+        flash = {"plain": sum(plain.values()), "viper": sum(viper.values())}
+        budgets = Budgets(flash, {}, {}, 0, {})
+        weigh = _WEIGH.format(buffers=f", pool_size={POOL[0]}, max_fbc_size={POOL[1]}")
+        for way, form in _WAYS.items():
+            with _carrying(way, work / form) as board:
+                imported, started = board.mpremote("exec", weigh).split()
                 budgets.imported[way], budgets.started[way] = int(imported), int(started)
-                said = board.mpremote("exec", _WEIGH_MODULES.format(modules=_MODULES))
-                pairs = (line.split() for line in said.splitlines() if line.strip())
-                budgets.modules[way] = {module: int(heap) for module, heap in pairs}
-                if way == "files, viper":
-                    said = board.mpremote("exec", _WEIGH.format(buffers=""))
-                    budgets.usual = int(said.split()[1])
+                if form == "viper":
+                    said = board.mpremote("exec", _WEIGH.format(buffers="")).split()
+                    budgets.usual = int(said[1])
+        heaps = {}
+        for way in ("files", "romfs"):
+            with _carrying(way, work / "apart") as board:
+                said = board.mpremote("exec", _WEIGH_MODULES.format(modules=_MODULES)).split()
+                heaps[way] = dict(zip(said[::2], map(int, said[1::2]), strict=True))
+        module_of = {_file_of(module): module for module in _MODULES}
+        for file, size in sorted(sizes.items()):
+            module = module_of.get(file, "")
+            budgets.apart[file] = (size, heaps["files"].get(module), heaps["romfs"].get(module))
     return budgets
 
 
 @contextmanager
-def _carrying(way: str, work: Path) -> Iterator[Cortex]:
+def _carrying(way: str, tree: Path) -> Iterator[Cortex]:
     """A board that has the packages in this way."""
-    image = work / "romfs.img"
-    write_romfs(work / ("viper" if way.endswith("viper") else "plain"), image)
     if way == "frozen":
         with Cortex(console="tcp", firmware=frozen_firmware()) as board:
             yield board
-    else:
-        with Cortex(console="tcp", romfs=image) as board:
-            if way != "romfs":
-                install_from_romfs(board)
-            yield board
+        return
+    image = tree.with_suffix(".img")
+    write_romfs(tree, image)
+    with Cortex(console="tcp", romfs=image) as board:
+        if way != "romfs":
+            install_from_romfs(board)
+        yield board
 
 
 def frozen_firmware() -> Path:
     """The Cortex-M3's firmware with an ordinary board's files frozen in, built when missing."""
-    sources = BoardSources(board_sources())
-    files = {file: sources.text(file) for file in sources.files if is_deployed(file, "plain")}
-    return cortex_m3_firmware(files)
+    return cortex_m3_firmware(board_texts())
 
 
 def table(budgets: Budgets) -> str:
     """The report as text."""
-    ways = tuple(budgets.started)
-    lines = [f"{'file':<30} {'.mpy':>6} {'viper':>6} " + " ".join(f"{w:>12}" for w in ways)]
-    heap = {_file_of(m): m for m in _MODULES}
-    for file in sorted({*budgets.mpy, *budgets.mpy_viper}):
-        each = (budgets.modules[way].get(heap.get(file, ""), "") for way in ways)
-        lines.append(
-            f"{file:<30} {budgets.mpy.get(file, ''):>6} {budgets.mpy_viper.get(file, ''):>6} "
-            + " ".join(f"{cell:>12}" for cell in each)
-        )
+    lines = [f"{'each file apart':<32} {'.mpy':>6} {'files':>13} {'romfs':>13}"]
+    for file, cells in budgets.apart.items():
+        size, *heaps = ("" if cell is None else cell for cell in cells)
+        lines.append(f"{file:<32} {size:>6} {heaps[0]:>13} {heaps[1]:>13}".rstrip())
+    lines.append(f"{'all files':<32} {sum(cells[0] for cells in budgets.apart.values()):>6}")
     flash = budgets.flash
-    for what, plain, viper, cells in (
-        ("all files", flash["plain"], flash["viper"], {}),
-        ("heap, Agent imported", "", "", budgets.imported),
-        ("heap, agent started", "", "", budgets.started),
-        ("goal", GOALS["plain"], "", {way: GOALS[way.partition(",")[0]] for way in ways}),
+    lines += [
+        "",
+        f"as deployed: {flash['plain']} bytes of .mpy, goal {GOALS['plain']}; "
+        f"{flash['viper']} with viper",
+        f"{'heap':<25} " + " ".join(f"{way:>13}" for way in _WAYS),
+    ]
+    goals = {way: GOALS[way.partition(",")[0]] for way in _WAYS}
+    for what, row in (
+        ("Agent imported", budgets.imported),
+        ("agent started", budgets.started),
+        ("goal", goals),
     ):
-        row = " ".join(f"{cells.get(way, ''):>12}" for way in ways)
-        lines.append(f"{what:<30} {plain:>6} {viper:>6} {row}".rstrip())
-    lines.append(f"{'with the usual buffers':<30} {'':>6} {'':>6} {'':>12} {budgets.usual:>12}")
+        lines.append(f"{what:<25} " + " ".join(f"{row[way]:>13}" for way in _WAYS))
+    lines.append(f"with the usual buffers, viper, from files: {budgets.usual}")
     return "\n".join(lines)
 
 
@@ -191,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps({**asdict(budgets), "flash": budgets.flash, "goals": GOALS}))
+        print(json.dumps({**asdict(budgets), "goals": GOALS}))
     else:
         print(table(budgets))
     return 0

@@ -15,6 +15,7 @@ from feagi_io_host.boards.board_file import (
 from feagi_io_host.boards.board_source import BoardSources
 from feagi_io_host.boards.board_tree import (
     board_sources,
+    board_texts,
     compile_source,
     is_deployed,
     write_board_tree,
@@ -31,6 +32,7 @@ __all__ = [
     "UsbId",
     "board_names",
     "board_sources",
+    "board_texts",
     "compile_source",
     "is_deployed",
     "write_board_tree",

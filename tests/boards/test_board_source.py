@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from feagi_io_host.boards import BoardSources, board_sources, is_deployed, write_board_tree
+from feagi_io_host.boards import (
+    BoardSources,
+    board_sources,
+    board_texts,
+    is_deployed,
+    write_board_tree,
+)
+from feagi_io_host.boards.board_bundle import bundled
+from tests.micropython import run_on_micropython
 
 NUMBERS = "PUBLIC = 7\n_PRIVATE = 1 << 3\n"
 USER = '''"""Text."""
@@ -109,13 +117,48 @@ def test_two_classes_of_one_name_are_refused() -> None:
 
 def test_an_ordinary_board_gets_neither_the_host_nor_the_demo(tmp_path: Path) -> None:
     sizes = write_board_tree(tmp_path)
-    assert "feagi_wire/board_link.mpy" in sizes
+    assert "feagi_wire/_board.mpy" in sizes
     assert "feagi_io_mcu/drivers/uart.mpy" in sizes
     stems = {Path(file).stem for file in sizes}
     assert not stems & {"host_link", "_viper", "_slices", "cart_pole", "stdio", "main", "_casts"}
     assert is_deployed("feagi_io_mcu/drivers/stdio.py", "plain", ["stdio"])
     with pytest.raises(ValueError, match="architecture"):
         write_board_tree(tmp_path, form="viper")
+
+
+@pytest.mark.micropython
+def test_the_bundle_has_the_names_of_the_files_in_it(tmp_path: Path) -> None:
+    texts = board_texts()
+    for file, text in texts.items():
+        target = tmp_path / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    program = (
+        "from feagi_io_mcu import Agent, RTOSTransport, UartDriver\n"
+        "from feagi_wire import E_RANGE, FbcPool, Framer, StaticFBC, check\n"
+        "agent = Agent(UartDriver(1), 'a')\n"
+        "agent.sensor('iinf').write_u16(0, 5)\n"
+        "fbc = FbcPool(2, 200).acquire()\n"
+        "assert isinstance(fbc, StaticFBC) and fbc.begin(1, 0) == 0 and fbc.end() == 60\n"
+        "framer = Framer(bytearray(99), bytearray(99))\n"
+        "assert framer.feed(framer.tx, framer.encode(b'123456789', 0, 9)) == 9\n"
+        "try:\n    check(E_RANGE)\nexcept ValueError as error:\n    print(error, error.code)\n"
+        "import feagi_wire; print(feagi_wire.__file__)\n"
+    )
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    done = run_on_micropython(script, tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    home = f"{tmp_path}/feagi_wire/__init__.py"
+    assert done.stdout.splitlines() == ["number out of range -9", home]
+
+
+def test_two_meanings_of_a_name_are_no_bundle() -> None:
+    files = board_sources()
+    files["feagi_wire/views.py"] += "\n\ndef check():\n    pass\n"
+    names = [file for file in files if is_deployed(file, "plain")]
+    with pytest.raises(ValueError, match=r"feagi_wire\._board: check is defined twice"):
+        bundled(BoardSources(files), names, ["feagi_wire/_plain.py", "feagi_wire/_bytecode.py"])
 
 
 def test_the_packages_can_be_rewritten() -> None:

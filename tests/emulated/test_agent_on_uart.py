@@ -3,12 +3,33 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from feagi_io_host.boards import write_board_tree
 from tests.emulated.agent_host import DEADLINE_S, EYES, Host, counts, start_program
+from tests.emulated.conftest import ARCHITECTURE, INSTRUCTION_NS_LOG2, PROGRAMS
 from tools.emulation import Cortex
+from tools.emulation.romfs import install_from_romfs, write_romfs
 
 pytestmark = [pytest.mark.micropython, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def board(cortex_m3: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cortex]:
+    """A board with exactly what an ordinary one is given, its clock counting instructions."""
+    tree = tmp_path_factory.mktemp("board") / "tree"
+    write_board_tree(tree, form="viper", architecture=ARCHITECTURE)
+    shutil.copy(PROGRAMS / "checked_agent.py", tree)
+    image = tree.with_suffix(".img")
+    write_romfs(tree, image)
+    with Cortex(firmware=cortex_m3, instruction_ns_log2=INSTRUCTION_NS_LOG2, romfs=image) as board:
+        install_from_romfs(board)
+        yield board
+
 
 # A byte takes 87 us at 115200 baud; whoever waited for a frame of 558 bytes would need 48 ms.
 # The board's clock counts instructions: a busy machine does not lengthen a step.
