@@ -8,6 +8,7 @@ needed. Programs unpacked that way find their libraries through LD_LIBRARY_PATH.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -107,6 +108,25 @@ def fetch_sources(folder: Path, suite: str, sources: Sequence[str], debs: Sequen
     for left in (*folder.glob("*.dsc"), *folder.glob("*.debian.tar.*"), *folder.glob("*.asc")):
         left.unlink()
     shutil.rmtree(folder / "apt")
+
+
+def fetch_npm_package(npm: str, folder: Path, name: str, version: str, integrity: str) -> None:
+    """Put one npm package without dependencies into `folder`/node_modules, held to its known
+    content by `integrity`. Raises EmulatorUnavailableError."""
+    dependencies = {name: version}
+    lock = {
+        "name": "fetched",
+        "lockfileVersion": 3,
+        "packages": {
+            "": {"dependencies": dependencies},
+            f"node_modules/{name}": {"version": version, "integrity": integrity},
+        },
+    }
+    manifest = {"name": "fetched", "private": True, "dependencies": dependencies}
+    (folder / "package.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / "package-lock.json").write_text(json.dumps(lock), encoding="utf-8")
+    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    run(command, "npm and a network are needed once", cwd=folder)
 
 
 def require_apt(next_step: str) -> None:

@@ -37,7 +37,7 @@ from tools.emulation.firmware import (
     tarball_in,
     unpack_tarball,
 )
-from tools.emulation.packages import Prefix, fetch_sources, run
+from tools.emulation.packages import Prefix, fetch_npm_package, fetch_sources, run
 
 RP2040JS_VERSION: Final = "1.4.1"
 RP2040JS_INTEGRITY: Final = "sha512-" + (
@@ -87,31 +87,12 @@ def find_pico_emulator() -> PicoEmulator:
 
     def fill(folder: Path) -> None:
         _log.info("fetching rp2040js %s and the boot ROM (once)", RP2040JS_VERSION)
-        _fetch_rp2040js(npm, folder)
+        fetch_npm_package(npm, folder, "rp2040js", RP2040JS_VERSION, RP2040JS_INTEGRITY)
         _fetch_bootrom(folder)
 
     folder = filled(cache_folder() / "programs" / f"rp2040js-{RP2040JS_VERSION}", fill)
     module = folder / "node_modules/rp2040js/dist/esm/index.js"
     return PicoEmulator(node, module, folder / "bootrom.json")
-
-
-def _fetch_rp2040js(npm: str, folder: Path) -> None:
-    # The lock file holds the package to its known content.
-    package = "node_modules/rp2040js"
-    dependencies = {"rp2040js": RP2040JS_VERSION}
-    lock = {
-        "name": "emulated-pico",
-        "lockfileVersion": 3,
-        "packages": {
-            "": {"dependencies": dependencies},
-            package: {"version": RP2040JS_VERSION, "integrity": RP2040JS_INTEGRITY},
-        },
-    }
-    manifest = {"name": "emulated-pico", "private": True, "dependencies": dependencies}
-    (folder / "package.json").write_text(json.dumps(manifest), encoding="utf-8")
-    (folder / "package-lock.json").write_text(json.dumps(lock), encoding="utf-8")
-    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    run(command, "npm and a network are needed once", cwd=folder)
 
 
 def _fetch_bootrom(folder: Path) -> None:
