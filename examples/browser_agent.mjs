@@ -153,9 +153,11 @@ export class Agent {
     return new Promise((resolve, reject) => {
       const socket = new this.Socket(url);
       socket.binaryType = "arraybuffer";
-      socket.onopen = () => resolve(socket);
       socket.onerror = () => reject(new Error(`no connection to ${url}`));
-      socket.onclose = event => this.lose(event);
+      socket.onopen = () => {
+        socket.onclose = event => this.lose(event);
+        resolve(socket);
+      };
     });
   }
 
