@@ -70,6 +70,12 @@ class ClientLine(ClientConnection, Line):
         if self._cut is None and not self.gone.done():
             self._cut = self.loop.call_later(self.close_timeout or 0.0, self.transport.abort)
 
+    def data_received(self, data: bytes) -> None:
+        """For the loop: bytes have come."""
+        super().data_received(data)
+        if self.protocol.handshake_exc is not None and self.response is None:
+            self.transport.abort()  # what comes is no answer; the library would wait for the end
+
     def connection_lost(self, exc: Exception | None) -> None:
         """For the loop: the connection is gone."""
         super().connection_lost(exc)
@@ -80,7 +86,9 @@ class ClientLine(ClientConnection, Line):
     @property
     def why_lost(self) -> str:
         """For people, after the end."""
-        received = self.protocol.close_rcvd
+        sent, received = self.protocol.close_sent, self.protocol.close_rcvd
+        if sent is not None and not self.protocol.close_rcvd_then_sent:
+            return f"the server broke a rule and was left with {sent.code}: {sent.reason!r}"
         if received is not None:
             words = f": {received.reason[:80]!r}" if received.reason else ""
             return f"the server has closed the connection with {received.code}{words}"
