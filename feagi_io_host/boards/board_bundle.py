@@ -13,7 +13,7 @@ are what can be imported; `feagi_wire.container` and its like are not there.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Final
 
 from feagi_io_host.boards.board_source import BoardSources, module_of, shorten_globals
@@ -21,6 +21,11 @@ from feagi_io_host.boards.board_source import BoardSources, module_of, shorten_g
 BUNDLE: Final = "_board"
 _AGENT: Final = "feagi_io_mcu/agent.py"
 _KERNELS: Final = "feagi_wire/kernels.py"
+_PACKAGE: Final = """
+def __getattr__(name):
+    home = {homes}.get(name) or ("{numbers}" if name.isupper() else "{bundle}")
+    return getattr(__import__("{package}." + home, None, None, (name,)), name)
+"""
 # Where the table of a package's lazy names is.
 _HOMES: Final = "_HOMES"
 
@@ -51,9 +56,12 @@ def bundled(sources: BoardSources, files: Iterable[str], loops: Iterable[str]) -
     for file, tree in trees.items():
         if module_of(file) in homes:
             continue
-        tree.body = _moved(tree, file, homes, module_of(file))
-        if file.endswith("/__init__.py") and file.count("/") == 1:
-            _point_to_bundle(tree, file.partition("/")[0], homes, trees)
+        package = module_of(file)
+        if file == f"{package}/__init__.py":
+            names = [n for node in bodies[f"{package}.{BUNDLE}"] for n in _defines(node)]
+            found[file] = _package(tree, package, trees, names)
+            continue
+        tree.body = _moved(tree, file, homes, package)
         shorten_globals(tree)
         found[file] = _text(tree)
     return found
@@ -140,19 +148,21 @@ def _defines(node: ast.stmt) -> list[str]:
     return []
 
 
-def _point_to_bundle(
-    tree: ast.Module, package: str, homes: Mapping[str, str], trees: Mapping[str, ast.Module]
-) -> None:
-    """Let the table of lazy names know the bundle, and no file that the board does not get."""
+def _package(tree: ast.Module, package: str, trees: Iterable[str], names: Container[str]) -> str:
+    """The source of a package's `__init__`: names that are written in capitals are numbers, the
+    others are looked for in the bundle; some have a file of their own, as its table says."""
+    there = {module_of(file) for file in trees}
+    homes: dict[str, str] = {}
+    numbers = ""
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == _HOMES:
             table: dict[str, str] = ast.literal_eval(node.value)
-            there = {module_of(file) for file in trees}
-            pointed: dict[str, str] = {}
-            for module, names in table.items():
-                full = f"{package}.{module}"
-                if full in homes:
-                    pointed[BUNDLE] = f"{pointed.get(BUNDLE, '')} {names}".strip()
-                elif full in there:
-                    pointed[module] = names
-            node.value = ast.parse(repr(pointed), mode="eval").body
+            for module, found in table.items():
+                if f"{package}.{module}" not in there:
+                    continue
+                if found.isupper():
+                    numbers = module
+                else:
+                    homes.update(dict.fromkeys(found.split(), module))
+    apart = {name: home for name, home in homes.items() if name not in names}
+    return _PACKAGE.format(homes=apart, numbers=numbers, package=package, bundle=BUNDLE)

@@ -9,7 +9,8 @@ for each table that it stands in. So before compiling,
 - private names (`self._last_rx`, `_tx_seq`, `_check_geometry`) become short ones. Classes are
   numbered apart, a class together with those it inherits from;
 - arguments of functions in private modules (`_viper.py`) become short ones, too;
-- what only a type checker reads (`if MYPY:`), what only CPython runs, docstrings and `__all__` go.
+- what only a type checker reads (`if MYPY:`), what only CPython runs (also after `try: import x
+  except ImportError`), methods that a class leaves to those below it, docstrings and `__all__` go.
 
 Public numbers remain where a program may want them: in `const.py` and `config.py`.
 
@@ -213,8 +214,15 @@ class _WithoutTyping(ast.NodeTransformer):
             return list(node.body)
         return node
 
+    def visit_Try(self, node: ast.Try) -> ast.stmt | list[ast.stmt]:
+        self.generic_visit(node)
+        handlers = [ast.unparse(handler.type or node) for handler in node.handlers]
+        if handlers == ["ImportError"] and isinstance(node.body[0], (ast.Import, ast.ImportFrom)):
+            return list(node.body)
+        return node
+
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        node.body = _without_text(node.body) or [ast.Pass()]
+        node.body = [n for n in _without_text(node.body) if not _is_abstract(n)] or [ast.Pass()]
         self.generic_visit(node)
         return node
 
@@ -222,6 +230,13 @@ class _WithoutTyping(ast.NodeTransformer):
         node.body = _without_text(node.body) or [ast.Pass()]
         self.generic_visit(node)
         return node
+
+
+def _is_abstract(node: ast.stmt) -> bool:
+    """A method that only says that it is not there; without it an AttributeError says so."""
+    if not isinstance(node, ast.FunctionDef):
+        return False
+    return [ast.unparse(n) for n in _without_text(node.body)] == ["raise NotImplementedError"]
 
 
 def _without_text(body: list[ast.stmt]) -> list[ast.stmt]:
