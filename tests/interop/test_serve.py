@@ -32,18 +32,24 @@ PORTS = [
 
 
 class Served:
-    """`feagi-io serve --json` in a process of its own."""
+    """`feagi-io serve --json` in a process of its own, over ZMQ and over WebSocket."""
 
-    def __init__(self) -> None:
+    def __init__(self, configuration: Path) -> None:
+        configuration.write_text('[websocket]\nendpoint = "ws://127.0.0.1:0"\n', encoding="utf-8")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "feagi_io_host.cli", "serve", *PORTS, "--status", "0", "--json"],
+            [
+                *(sys.executable, "-m", "feagi_io_host.cli", "serve", *PORTS, "--status", "0"),
+                *("--config", str(configuration), "--json"),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
         )
         started = self.next("started")
-        (self.url,) = started["control_urls"]
+        urls = started["control_urls"]
+        self.urls = {str(url).partition(":")[0]: str(url) for url in urls}
+        assert sorted(self.urls) == ["tcp", "ws"]
         self.status_url: str = started["status_url"]
 
     def next(self, event: str) -> dict[str, Any]:
@@ -64,8 +70,8 @@ class Served:
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
-    running = Served()
+def served(tmp_path: Path) -> Iterator[Served]:
+    running = Served(tmp_path / "feagi-io.toml")
     yield running
     if running.process.poll() is None:
         running.process.kill()
@@ -81,11 +87,12 @@ def both_units() -> str:
     return json.dumps(details | {outputs: motor[outputs]})
 
 
+@pytest.mark.parametrize("scheme", ["tcp", "ws"])
 def test_the_real_client_is_moved_by_the_reflex(
-    served: Served, require: Callable[[str], ModuleType | str]
+    served: Served, require: Callable[[str], ModuleType | str], scheme: str
 ) -> None:
     require("feagi_rust_py_libs")
-    real = RealClient(served.url)
+    real = RealClient(served.urls[scheme])
     try:
         real.ask("connect")
         registered = served.next("registered")
@@ -114,8 +121,11 @@ def test_the_real_client_is_moved_by_the_reflex(
     assert (status, errors) == (0, "")
     assert telemetry["totals"]["sensory"]["delivered"] >= 1
     assert telemetry["totals"]["motor"]["latency"]["count"] >= 1
-    (transport,) = telemetry["transports"]
-    assert transport["control"]["registered"] == 1
+    registered_at = {
+        str(row["control_url"]).partition(":")[0]: row["control"]["registered"]
+        for row in telemetry["transports"]
+    }
+    assert registered_at == {"tcp": 0, "ws": 0, scheme: 1}
 
 
 def test_agents_of_the_real_engine(engine: Engine) -> None:
