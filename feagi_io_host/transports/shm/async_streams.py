@@ -16,12 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from feagi_io_host.core.carrier import AttachedAgent, FrameChannel
-from feagi_io_host.core.delivery import DeliveryRule
+from feagi_io_host.core.carrier import AttachedAgent
 from feagi_io_host.core.errors import ClosedError, DeliveryTimeoutError, LocalError
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
-from feagi_io_host.nonblocking.channels import AsyncBoundedChannel, ThreadSide
+from feagi_io_host.nonblocking.loop_side import loop_side
 from feagi_io_host.nonblocking.runtime import AsyncWorker
 from feagi_io_host.transports.shm.header import SegmentShape
 from feagi_io_host.transports.shm.intake import SensoryGate
@@ -34,34 +33,6 @@ _log = logging.getLogger("feagi_io.shm")
 _LOOK_AROUND_S: Final = 0.1
 # So many frames in a row; then the other tasks of the loop have their turn.
 _FAIR_SHARE: Final = 16
-
-
-class LoopSide(ThreadSide[SharedFBC]):
-    """The host's side of a channel that a loop drains; `awaited` is the loop's side."""
-
-    __slots__ = ("awaited",)
-
-    def __init__(self, awaited: AsyncBoundedChannel[SharedFBC]) -> None:
-        super().__init__(awaited)
-        self.awaited = awaited
-
-
-def loop_channel(
-    rule: DeliveryRule, *, on_drop: Callable[[SharedFBC], object], name: str
-) -> FrameChannel:
-    """The ChannelMaker of this carrier."""
-    return LoopSide(AsyncBoundedChannel[SharedFBC].for_rule(rule, on_drop=on_drop, name=name))
-
-
-def loop_side(agent: AttachedAgent, stream: StreamType) -> AsyncBoundedChannel[SharedFBC]:
-    """The agent's channel for an outbound stream. LocalError when no event loop drains it."""
-    side = agent.motor if stream is StreamType.MOTOR else agent.visualization
-    if not isinstance(side, LoopSide):
-        raise LocalError(
-            f"{side.name} is a {type(side).__name__}, which no event loop drains; attach the agent "
-            "with the carrier's own `channel`"
-        )
-    return side.awaited
 
 
 class Watch:
@@ -117,7 +88,7 @@ class AsyncStreamFeed:
 
         Raises LocalError for a channel that no event loop drains.
         """
-        channel = loop_side(agent, self._stream)
+        channel = loop_side(agent, self._stream).awaited
 
         async def run(stopping: asyncio.Event) -> None:
             delivered = 0

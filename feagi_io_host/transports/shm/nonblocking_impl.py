@@ -22,13 +22,11 @@ from feagi_io_host.core.messages import ConnectionProtocol
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
 from feagi_io_host.nonblocking.channels import AsyncBoundedChannel
+from feagi_io_host.nonblocking.loop_side import LoopSide, loop_channel, loop_side
 from feagi_io_host.nonblocking.transport import DEFAULT_MAX_FRAME_BYTES, NonBlockingTransport
 from feagi_io_host.transports.shm.async_streams import (
     AsyncSensoryIntake,
     AsyncStreamFeed,
-    LoopSide,
-    loop_channel,
-    loop_side,
 )
 from feagi_io_host.transports.shm.blocking_impl import (
     DEFAULT_MOTOR_SLOTS,

@@ -18,13 +18,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from feagi_io_host.core.carrier import AttachedAgent, FrameChannel
-from feagi_io_host.core.delivery import DeliveryRule
+from feagi_io_host.core.carrier import AttachedAgent
 from feagi_io_host.core.errors import ClosedError, LocalError, PortError
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
-from feagi_io_host.nonblocking.channels import AsyncBoundedChannel, ThreadSide
 from feagi_io_host.nonblocking.compression import AsyncFrameCompressor
+from feagi_io_host.nonblocking.loop_side import loop_side
 from feagi_io_host.transports.udp.address import StreamAddress
 from feagi_io_host.transports.udp.datagram import Seal
 from feagi_io_host.transports.udp.fragment import Fragmenter
@@ -40,34 +39,6 @@ _log = logging.getLogger("feagi_io.udp")
 _SEND_S: Final = 1.0
 _LOOK_AROUND_S: Final = 0.25
 _REMEMBERED: Final = 8
-
-
-class LoopSide(ThreadSide[SharedFBC]):
-    """The host's side of a channel that an event loop drains; `awaited` is the loop's side."""
-
-    __slots__ = ("awaited",)
-
-    def __init__(self, awaited: AsyncBoundedChannel[SharedFBC]) -> None:
-        super().__init__(awaited)
-        self.awaited = awaited
-
-
-def loop_channel(
-    rule: DeliveryRule, *, on_drop: Callable[[SharedFBC], object], name: str
-) -> FrameChannel:
-    """The ChannelMaker of this transport."""
-    return LoopSide(AsyncBoundedChannel[SharedFBC].for_rule(rule, on_drop=on_drop, name=name))
-
-
-def loop_side(agent: AttachedAgent) -> LoopSide:
-    """An agent's visualization channel. Raises LocalError when no event loop drains it."""
-    side = agent.visualization
-    if not isinstance(side, LoopSide):
-        raise LocalError(
-            f"{side.name} is a {type(side).__name__}, which this transport cannot drain; attach "
-            "the agent with its own `channel`"
-        )
-    return side
 
 
 class Exit:
@@ -134,7 +105,7 @@ class VisualizationFeed:
         self._agent = agent
         self._exit = leave
         self._group = group
-        self._channel = loop_side(agent).awaited
+        self._channel = loop_side(agent, StreamType.VISUALIZATION).awaited
         self._sender = leave.sender()
 
     async def run(self, stopping: asyncio.Event) -> None:

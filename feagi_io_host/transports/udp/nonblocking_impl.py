@@ -34,16 +34,14 @@ from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
 from feagi_io_host.nonblocking.channels import AsyncBoundedChannel
 from feagi_io_host.nonblocking.compression import AsyncFrameCompressor
+from feagi_io_host.nonblocking.loop_side import LoopSide, loop_channel, loop_side
 from feagi_io_host.nonblocking.runtime import AsyncWorker
 from feagi_io_host.nonblocking.transport import DEFAULT_MAX_FRAME_BYTES, NonBlockingTransport
 from feagi_io_host.transports.udp.address import StreamAddress, new_key, new_session
 from feagi_io_host.transports.udp.feeds import (
     Exit,
     GroupFeed,
-    LoopSide,
     VisualizationFeed,
-    loop_channel,
-    loop_side,
 )
 from feagi_io_host.transports.udp.fragment import Oversize
 from feagi_io_host.transports.udp.greeting import session_of
@@ -204,7 +202,7 @@ class UdpTransport(NonBlockingTransport):
         """
         self._refuse_unless_running()
         if stream is StreamType.VISUALIZATION:
-            loop_side(agent)  # or it raises, here and not later in the loop
+            loop_side(agent, stream)  # or it raises, here and not later in the loop
         with self._lock:
             session = self._by_stream.get((agent.agent_id, stream))
             if session is None or session.agent is not None:
