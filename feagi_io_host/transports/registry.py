@@ -95,6 +95,9 @@ STREAM_ENDS: Mapping[ConnectionProtocol, str] = MappingProxyType(
         ConnectionProtocol.SHARED_MEMORY: (
             "feagi_io_host.transports.shm.stream_end:shm_stream_end"
         ),
+        ConnectionProtocol.WEBSOCKET: (
+            "feagi_io_host.transports.websocket.stream_end:websocket_stream_end"
+        ),
     }
 )
 

@@ -12,6 +12,7 @@ import pytest
 
 from feagi_io_host.agent import AsyncFeagiAgent, FeagiAgent
 from feagi_io_host.core.client_actions import AgentState
+from feagi_io_host.core.messages import ConnectionProtocol
 from feagi_io_host.core.types import AgentDescriptor
 from feagi_io_host.nonblocking.runtime import Runtime
 from tests.feagi_io_host.agent.faces import face
@@ -40,9 +41,11 @@ def make_agent(request: pytest.FixtureRequest) -> Iterator[Callable[..., Agent]]
     runtime = Runtime() if request.param == "nonblocking" else None
     kind: Any = FeagiAgent if runtime is None else AsyncFeagiAgent
 
-    def make(engine: Engine) -> Agent:
+    def make(engine: Engine, url: str | None = None, **settings: Any) -> Agent:
         descriptor = AgentDescriptor("feagi-io", "rover", 1)
-        agent = kind(descriptor, EVERYTHING, engine.websocket_url, heartbeat=HEARTBEAT)
+        agent = kind(
+            descriptor, EVERYTHING, url or engine.websocket_url, heartbeat=HEARTBEAT, **settings
+        )
         made.append(face(agent, runtime))
         return made[-1]
 
@@ -89,3 +92,17 @@ def test_from_the_sensor_to_the_motor_and_after_a_restart(
     assert time.monotonic() - ready_s < LONGEST_GAP_S
     rows = agent.counters()
     assert not {"damaged"} & {*rows["motor"]["dropped"], *rows["visualization"]["dropped"]}
+
+
+@pytest.mark.slow
+def test_registered_over_zmq_with_its_streams_over_websocket(
+    engine: Engine, make_agent: Callable[..., Agent]
+) -> None:
+    engine.load_genome("barebones")
+    agent = make_agent(engine, engine.registration_url, streams_over=ConnectionProtocol.WEBSOCKET)
+    agent.connect(PATIENCE_S)
+    agent.configure(DETAILS)
+    wire_up(engine)
+    sense_until_it_moves(agent)
+    assert agent.receive_visualization(PATIENCE_S) is not None
+    assert "stream_end" in agent.counters()["motor"]

@@ -44,6 +44,7 @@ from tests.feagi_io_host.agent.test_agents import DETAILS, States, frame, number
 
 S = AgentState
 UDP, SHARED = ConnectionProtocol.UDP, ConnectionProtocol.SHARED_MEMORY
+WEB = ConnectionProtocol.WEBSOCKET
 ROOT = Path(__file__).parents[3]
 ANYWHERE = {f"zmq.{name}": "tcp://127.0.0.1:0" for name in ("rest", "motor", "viz", "sensory")}
 SENSORY, MOTOR, PICTURES = "sensory", "motor", "visualization"
@@ -55,6 +56,7 @@ MIXES = {
         SHARED,
         {SENSORY: "shm.nonblocking", MOTOR: "shm.nonblocking", PICTURES: "shm.nonblocking"},
     ),
+    "websocket": (WEB, {SENSORY: "websocket", MOTOR: "websocket", PICTURES: "websocket"}),
     "udp pictures": (UDP, {PICTURES: "udp"}),
     "udp": (UDP, {SENSORY: "udp", PICTURES: "udp"}),
 }
@@ -460,9 +462,9 @@ def test_a_stream_that_was_not_asked_for_is_not_opened(
 
 def test_what_no_agent_speaks_is_refused_at_once() -> None:
     rover = AgentDescriptor("feagi-io test", "rover", 1)
-    with pytest.raises(ConfigError, match=r"over WebSocket; .* Zmq, Udp, SharedMemory can be had"):
-        FeagiAgent(rover, MOVE, streams_over=ConnectionProtocol.WEBSOCKET)
-    for asked in (None, *MIXES["udp"][:1], SHARED, ConnectionProtocol.ZMQ):
+    with pytest.raises(ConfigError, match="over BluetoothSerial; .* Zmq, Udp, SharedMemory"):
+        FeagiAgent(rover, MOVE, streams_over=ConnectionProtocol.BLUETOOTH_SERIAL)
+    for asked in (None, UDP, SHARED, WEB, ConnectionProtocol.ZMQ):
         agent = FeagiAgent(rover, SENSE | AgentCapabilities.RECEIVE_MOTOR_DATA, streams_over=asked)
         assert agent.streams_over is (asked or ConnectionProtocol.ZMQ)
         agent.close()
