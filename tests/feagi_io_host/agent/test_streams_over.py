@@ -462,7 +462,7 @@ def test_a_stream_that_was_not_asked_for_is_not_opened(
 
 def test_what_no_agent_speaks_is_refused_at_once() -> None:
     rover = AgentDescriptor("feagi-io test", "rover", 1)
-    with pytest.raises(ConfigError, match="over BluetoothSerial; .* Zmq, Udp, SharedMemory"):
+    with pytest.raises(ConfigError, match=r"over BluetoothSerial; .* Zmq, Udp, SharedMemory"):
         FeagiAgent(rover, MOVE, streams_over=ConnectionProtocol.BLUETOOTH_SERIAL)
     for asked in (None, UDP, SHARED, WEB, ConnectionProtocol.ZMQ):
         agent = FeagiAgent(rover, SENSE | AgentCapabilities.RECEIVE_MOTOR_DATA, streams_over=asked)
