@@ -19,6 +19,8 @@ from websockets.frames import CloseCode
 
 from feagi_io_host.transports.websocket.line import Line
 
+# A browser with cookies sends some kilobytes.
+MAX_HANDSHAKE_BYTES: Final = 16 << 10
 # Messages of one that is not registered; a registration takes one.
 MAX_STRANGE_MESSAGES: Final = 64
 
@@ -32,11 +34,22 @@ class ServerLine(ServerConnection, Line):
         self._over: asyncio.Future[None] = self.loop.create_future()
         self.opened_at_s = self.loop.time()
         self.strange_messages = 0
+        self._shaking_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """For the loop: somebody has connected."""
         super().connection_made(transport)
         self._lobby.enter(self)
+
+    def data_received(self, data: bytes) -> None:
+        """For the loop: bytes have come."""
+        if self.request is None:
+            # The library bounds lines and their number, a megabyte in all, for anybody.
+            self._shaking_bytes += len(data)
+            if self._shaking_bytes > MAX_HANDSHAKE_BYTES:
+                self.transport.abort()
+                return
+        super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """For the loop: the connection is gone."""

@@ -5,6 +5,7 @@ agent is served as before."""
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import os
 import struct
@@ -39,6 +40,7 @@ from tests.feagi_io_host.transports.websocket.raw import (
     Served,
     frame,
 )
+from tests.feagi_io_host.transports.zmq.siege import flat_memory
 
 SETTINGS = {
     "open_timeout_s": 0.4,
@@ -163,6 +165,7 @@ def test_a_rule_that_is_broken_has_its_close_code(served: Served, data: bytes, c
         pytest.param({"Origin": "http://evil.example"}, 403, id="page of another origin"),
         pytest.param({"Origin": "null"}, 403, id="page without an origin"),
         pytest.param({"X_Long": "x" * 10_000}, 431, id="long header"),
+        pytest.param({f"X_{number}": "x" * 1000 for number in range(20)}, 0, id="many headers"),
     ],
 )
 def test_a_handshake_that_is_none_is_refused(
@@ -300,8 +303,29 @@ def test_pongs_that_nobody_reads_are_not_kept(served: Served) -> None:
         assert peer.shake_hands()[0] == 101
         # Half a gigabyte: far more than the system's own buffers hold.
         flood = itertools.repeat(frame(FIN | PING, bytes(125)) * 4096, 1000)
-        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        with flat_memory(8 << 20), pytest.raises((ConnectionResetError, BrokenPipeError)):
             collections.deque(map(peer.write, flood), maxlen=0)
+
+
+def test_strangers_take_no_memory() -> None:
+    with Served(max_agents=4, limits=LIMITS) as server:
+
+        def besiege(count: int) -> None:
+            with contextlib.ExitStack() as stack:
+                peers = [stack.enter_context(RawPeer(server.url)) for _ in range(count)]
+                for number, peer in enumerate(peers):
+                    if number % 2:
+                        assert peer.shake_hands()[0] == 101
+                        peer.write(frame(BINARY, bytes(1000)) + frame(CONT) * 1000)
+                    else:
+                        header = b"\r\nX: " + b"x" * 8000
+                        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                            peer.write(b"GET / HTTP/1.1" + header * 200)
+                            peer.write(header * 200)
+
+        besiege(10)
+        with flat_memory(8 << 20):
+            besiege(60)
 
 
 def test_of_too_many_strangers_the_oldest_has_to_go() -> None:
