@@ -2,9 +2,10 @@
 """BoardConsole: a board's REPL. The only file that knows mpremote.
 
 mpremote's modules are not declared stable; what is used here is the same in 1.25 and 1.29:
-`SerialTransport(port, baudrate=)` with its `serial`, `enter_raw_repl`, `exec_raw_no_follow`,
-`follow`, and `TransportError`. All waits are bounded here: mpremote's own are not, so the serial
-port gets a time-out, and what mpremote makes of a short read becomes an error with the next step.
+`SerialTransport(port, baudrate=)` with its `serial`, `read_until`, `enter_raw_repl`,
+`exec_raw_no_follow`, `follow`, and `TransportError`. All waits are bounded here: mpremote's own are
+not, so the serial port gets a time-out, and what mpremote makes of a short read becomes an error
+with the next step.
 """
 
 from __future__ import annotations
@@ -40,10 +41,25 @@ PROMPT: Final = b">>> "
 
 ANSWER_S: Final = 1.0
 RUN_TIMEOUT_S: Final = 10.0
-_READ_S: Final = 5.0
+RESTART_S: Final = 20.0  # a boot.py may look for a network first
+_STALL_S: Final = 3.0
 _POLL_S: Final = 0.01
 _TAIL_CHARS: Final = 300
 _INTERRUPTS: Final = 3
+
+
+class _Transport(SerialTransport):  # type: ignore[misc]
+    """mpremote's, which gives up after `stall_s` wherever it has no limit of its caller's: 10 s or
+    for ever otherwise."""
+
+    stall_s = _STALL_S
+
+    def read_until(
+        self, min_num_bytes: int, ending: bytes, timeout: float | None = -1.0, **options: Any
+    ) -> Any:
+        """See mpremote."""
+        limit = self.stall_s if timeout == -1.0 else timeout
+        return super().read_until(min_num_bytes, ending, timeout=limit, **options)
 
 
 class ConsoleLostError(PortNotFoundError):
@@ -73,14 +89,15 @@ class BoardConsole:
         self.port = port
         self._slowness = slowness
         try:
-            self._transport: Any = SerialTransport(port, baudrate=baud)
+            self._transport: Any = _Transport(port, baudrate=baud)
         except (TransportError, OSError, ValueError) as error:
             raise PortNotFoundError(
                 f"port {port} cannot be opened ({error}); `feagi-io boards list` shows the ports "
                 "that can"
             ) from None
-        self._transport.serial.timeout = _READ_S * slowness
-        self._transport.serial.write_timeout = _READ_S * slowness
+        self._transport.stall_s = _STALL_S * slowness
+        self._transport.serial.timeout = _STALL_S * slowness
+        self._transport.serial.write_timeout = _STALL_S * slowness
 
     def close(self) -> None:
         """Close the port. May be called again."""
@@ -171,9 +188,11 @@ class BoardConsole:
                 "start it in a safe mode without main.py; is it the port of its REPL at all?"
             )
         with self._guarded("entering its raw REPL"):
+            self._transport.stall_s = RESTART_S * self._slowness
             self._transport.enter_raw_repl(
-                soft_reset=True, timeout_overall=RUN_TIMEOUT_S * self._slowness
+                soft_reset=True, timeout_overall=RESTART_S * self._slowness
             )
+            self._transport.stall_s = _STALL_S * self._slowness
 
     def _interrupted(self) -> bool:
         for _ in range(_INTERRUPTS):

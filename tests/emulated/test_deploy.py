@@ -247,7 +247,7 @@ def test_reset_in_mid_file_is_gone_through(wiped: Cortex) -> None:
             pressed.append(progress.path)
             wiped.reset()
 
-    report = deployed(wiped, FILES, progress=press, slowness=0.4).run(reset=False)
+    report = deployed(wiped, FILES, progress=press).run(reset=False)
     assert pressed
     assert report.resumed == 1
     assert differing(wiped, FILES) == []
