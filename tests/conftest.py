@@ -83,6 +83,16 @@ def _task_text(task: asyncio.Task[Any]) -> str:
     return f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')}){where}"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """A board on the table for the tests of tests/emulated."""
+    group = parser.getgroup("boards")
+    group.addoption("--board-port", help="port of a board's REPL: run the on-board tests there")
+    group.addoption("--board", default="rp2040-pico", help="which board that is, as in boards/")
+    group.addoption(
+        "--board-link", default="", help="host's end of the UART that the board's file names first"
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _origins() -> Iterator[None]:
     """Note where threads and loops come from, the tasks that `asyncio.run` has to cancel, and

@@ -23,6 +23,7 @@ from tools.emulation import (
     EmulatedBoard,
     EmulatorUnavailableError,
     Pico,
+    PluggedBoard,
     cortex_m3_firmware,
     pico_firmware,
 )
@@ -36,11 +37,63 @@ BUILD_AND_RUN_S = 500
 INSTRUCTION_NS_LOG2 = 3  # 8 ns: a Pico's 125 MHz
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Room for the first build, which happens in a fixture."""
+# What a test asks for when any board will do.
+ANY_BOARD = {"board", "large_board", "bare", "wiped"}
+EMULATED_ONLY = {"cortex_m3", "blank", "pico", "packages"}
+_left_out = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Room for the first build, which happens in a fixture; with --board-port only what a board
+    on the table can do."""
     for item in items:
         if {"cortex_m3", "pico"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.timeout(BUILD_AND_RUN_S))
+    if config.getoption("board_port") is None:
+        return
+    reasons: dict[str, int] = {}
+    kept, left = [], []
+    for item in items:
+        reason = _why_not(item, bool(config.getoption("board_link")))
+        (left if reason else kept).append(item)
+        if reason:
+            reasons[reason] = reasons.get(reason, 0) + 1
+    items[:] = kept
+    config.stash[_left_out] = reasons
+    config.hook.pytest_deselected(items=left)
+
+
+def _why_not(item: pytest.Item, has_link: bool) -> str:
+    """Why a test does not run on a board on the table; "" when it does."""
+    mark = item.get_closest_marker("emulator")
+    if mark is not None:
+        return str(mark.args[0])
+    asked = set(item._fixtureinfo.argnames if hasattr(item, "_fixtureinfo") else ())
+    if not asked & ANY_BOARD:
+        return "starts emulators of its own" if asked & EMULATED_ONLY else "is about no board"
+    if asked & EMULATED_ONLY:
+        return "starts emulators of its own"
+    if item.get_closest_marker("uart") is not None and not has_link:
+        return "talks over the board's UART: --board-link"
+    return ""
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Say what was left out, and why."""
+    reasons = config.stash.get(_left_out, {})
+    return [f"not on this board: {count} tests: {why}" for why, count in sorted(reasons.items())]
+
+
+@pytest.fixture(scope="session")
+def plugged(request: pytest.FixtureRequest) -> PluggedBoard | None:
+    """The board of --board-port; None when the tests bring emulated ones."""
+    config = request.config
+    port = config.getoption("board_port")
+    if port is None:
+        return None
+    board = PluggedBoard(config.getoption("board"), port, config.getoption("board_link"))
+    board.start()
+    return board
 
 
 @dataclass(frozen=True)
@@ -63,10 +116,11 @@ def cortex_m3() -> Path:
 
 
 @pytest.fixture(scope="session")
-def packages(cortex_m3: Path, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+def packages(plugged: PluggedBoard | None, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     """Both portable packages, compiled."""
     folder = tmp_path_factory.mktemp("board")
-    return Deployment(folder, write_tree(folder, ARCHITECTURE))
+    architecture = plugged.architecture if plugged is not None else ARCHITECTURE
+    return Deployment(folder, write_tree(folder, architecture))
 
 
 def deploy(board: EmulatedBoard, packages: Deployment) -> None:
@@ -82,13 +136,17 @@ def blank(cortex_m3: Path) -> Iterator[Cortex]:
 
 
 @pytest.fixture(scope="module")
-def board(cortex_m3: Path, packages: Deployment) -> Iterator[Cortex]:
+def board(
+    request: pytest.FixtureRequest, plugged: PluggedBoard | None, packages: Deployment
+) -> Iterator[EmulatedBoard]:
     """A board with the memory of a Pico and both packages, shared by the tests of a module: an
     emulator takes most of a core, whatever the board does.
 
     Its clock counts instructions, so that times measured there do not depend on this machine.
     """
-    with Cortex(firmware=cortex_m3, instruction_ns_log2=INSTRUCTION_NS_LOG2) as board:
+    with plugged or Cortex(
+        firmware=request.getfixturevalue("cortex_m3"), instruction_ns_log2=INSTRUCTION_NS_LOG2
+    ) as board:
         deploy(board, packages)
         for program in sorted(PROGRAMS.glob("*.py")):
             board.mpremote("cp", str(program), f":{program.name}")
@@ -97,8 +155,11 @@ def board(cortex_m3: Path, packages: Deployment) -> Iterator[Cortex]:
 
 @pytest.fixture(scope="module")
 def large_board(
-    cortex_m3: Path, packages: Deployment, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cortex]:
+    request: pytest.FixtureRequest,
+    plugged: PluggedBoard | None,
+    packages: Deployment,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[EmulatedBoard]:
     """A board with memory to spare; both packages and the portable test scripts in its ROMFS."""
     tree = tmp_path_factory.mktemp("rom")
     shutil.copytree(packages.folder, tree, dirs_exist_ok=True)
@@ -109,9 +170,15 @@ def large_board(
         # -O0: asserts stay in, and name their lines
         command = [find_mpy_cross(), "-O0", "-s", script.name, "-o", out, str(script)]
         subprocess.run(command, check=True, timeout=30)
+    if plugged is not None:
+        deploy(plugged, packages)
+        plugged.mpremote("cp", "-r", str(folder), ":", timeout_s=300)
+        yield plugged
+        return
     image = tmp_path_factory.mktemp("image") / "romfs.img"
     write_romfs(tree, image)
-    with Cortex(firmware=cortex_m3, romfs=image, heap_bytes=2_000_000) as board:
+    firmware = request.getfixturevalue("cortex_m3")
+    with Cortex(firmware=firmware, romfs=image, heap_bytes=2_000_000) as board:
         yield board
 
 

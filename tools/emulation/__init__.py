@@ -12,12 +12,14 @@ from tools.emulation.errors import BoardFailedError, EmulatorUnavailableError
 from tools.emulation.firmware import MICROPYTHON_VERSION, cortex_m3_firmware
 from tools.emulation.pico import Pico
 from tools.emulation.pico_firmware import pico_firmware
+from tools.emulation.plugged import PluggedBoard
 
 __all__ = [
     "MICROPYTHON_VERSION",
     "EmulatedBoard",
     "Cortex",
     "Pico",
+    "PluggedBoard",
     "cortex_m3_firmware",
     "pico_firmware",
     "EmulatorUnavailableError",
