@@ -14,6 +14,7 @@ light, wheels = ADC(26), [PWM(Pin(14), freq=1000), PWM(Pin(15), freq=1000)]
 def drive(channel: int, value: int) -> None:
     """value: -32767..32767; this rover knows only forward."""
     wheels[channel].duty_u16(max(0, value) * 2)
+    agent.log(20, b"wheels turn" if value > 0 else b"wheels stand")
 
 
 def halt() -> None:

@@ -41,6 +41,7 @@ NAMES = [
     "architecture.md",
     "board-link.md",
     "configuration.md",
+    "deploying.md",
     "emulated-boards.md",
     "real-engine.md",
     "telemetry.md",

@@ -227,6 +227,11 @@ class BoardConsole:
         with self._guarded("running code"):
             self._transport.exec_raw_no_follow(code)
 
+    def reset(self) -> None:
+        """Have the board's chip reset itself after `take_over`; the console is of no use then."""
+        # What was answered has to leave a USB port first.
+        self.start("import machine, time; time.sleep_ms(100); machine.reset()")
+
     def restart(self) -> None:
         """Leave the raw REPL and restart the interpreter, main.py included."""
         self.write(b"\r" + CTRL_B)

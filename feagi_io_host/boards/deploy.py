@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from feagi_io_host.boards.board_file import Board
-from feagi_io_host.boards.board_tree import BOARD_PACKAGES
+from feagi_io_host.boards.board_tree import BOARD_PACKAGES, board_sources
 from feagi_io_host.boards.console import (
     BoardCodeError,
     BoardConsole,
@@ -178,7 +178,7 @@ class Deployment:
                     console.take_over()
                     report = self._deploy(console)
                     if reset and not self._dry_run:
-                        console.start("import machine; machine.reset()")
+                        console.reset()
                     elif self._dry_run:
                         console.restart()
                 break
@@ -220,7 +220,7 @@ class Deployment:
         console.run(_TOOLS)
         manifest = self._manifest()
         before = parse_manifest(read_file(console, MANIFEST_PATH, MAX_MANIFEST_BYTES))
-        plan = make_plan(self.files, survey(console, self.files), before)
+        plan = make_plan(self.files, survey(console, self.files), before, board_sources())
         report = self._report
         if report is None:
             report = DeployReport(self.board.name, console.port, firmware, dry_run=self._dry_run)

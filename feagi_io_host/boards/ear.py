@@ -31,7 +31,7 @@ ASK_REPL: Final = b"\r\x02"
 _COMPATIBLE_FLAG: Final = 0x10
 _MAX_DECLARATION: Final = 16384
 _TEXT_BYTES: Final = 4096
-_BANNER: Final = re.compile(rb"(MicroPython|CircuitPython)[^\r\n]{0,120}")
+_BANNER: Final = re.compile(rb"((?:MicroPython|CircuitPython)[^\r\n]{0,120})[\r\n]")
 _CONTROL_KEYS: Final = frozenset(range(1, 9)) | {0x0D, 0x0A, 0x18, 0x1B}
 
 
@@ -68,7 +68,7 @@ class Ear:
         self.text = (self.text + data)[-_TEXT_BYTES:]
         found = _BANNER.search(self.text)
         if found:
-            self.banner = found[0].decode(errors="replace")
+            self.banner = found[1].decode(errors="replace")
         if b">>> " in self.text:
             self.prompt = True
         link = self._link

@@ -14,13 +14,14 @@ from feagi_io_host.core.errors import PortNotFoundError
 
 _ASK_S: Final = 0.4
 _READ_S: Final = 0.1
+_BANNER_S: Final = 0.8
 
 
-def hear(console: BoardConsole, timeout_s: float, *, settle_s: float = 0.0) -> Ear:
+def hear(console: BoardConsole, timeout_s: float) -> Ear:
     """Ask who is there until an agent or a prompt answers, or `timeout_s` passed.
 
-    A prompt counts once it is `settle_s` old: right after a reset main.py may still be to come.
-    Nothing that runs on the board is disturbed. Raises ConsoleLostError when the board goes away.
+    A prompt is given a moment to say whose it is. Nothing that runs on the board is disturbed.
+    Raises ConsoleLostError when the board goes away.
     """
     ear = Ear()
     deadline_s = time.monotonic() + timeout_s
@@ -30,7 +31,7 @@ def hear(console: BoardConsole, timeout_s: float, *, settle_s: float = 0.0) -> E
         if ear.prompt and prompt_s == float("-inf"):
             prompt_s = now_s
             question = ASK_REPL  # the frame would be a line of nonsense to a REPL
-        if ear.prompt and now_s - prompt_s >= settle_s:
+        if ear.prompt and (ear.banner or now_s - prompt_s >= _BANNER_S):
             break
         if now_s - asked_s >= _ASK_S:
             asked_s = now_s

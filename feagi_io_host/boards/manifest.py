@@ -101,13 +101,17 @@ class Plan:
 
 
 def make_plan(
-    wanted: Iterable[BoardFile], found: Mapping[str, str], before: Manifest | None
+    wanted: Iterable[BoardFile],
+    found: Mapping[str, str],
+    before: Manifest | None,
+    modules: Iterable[str] = (),
 ) -> Plan:
-    """`found`: path to digest of files on the board, "" where none was taken.
+    """`found`: path to digest of files on the board, "" where none was taken. `modules`: paths of
+    all sources of our packages.
 
     Sent is what is missing or differs. Removed is what an earlier deployment put there and this
-    one does not; half-sent files; and files that would be imported in place of ours: MicroPython
-    prefers x.py to x.mpy.
+    one does not; half-sent files; and modules of ours that came by other means (mip, mpremote cp):
+    MicroPython prefers x.py to x.mpy, and two releases do not fit together.
     """
     keep = []
     send = []
@@ -124,13 +128,13 @@ def make_plan(
         else:
             send.append(file)
             temporary.add(file.path + TEMPORARY)
-    modules = {_module(path) for path in paths if _is_ours(path)}
+    ours = {_module(path) for path in (*paths, *modules) if _is_ours(path)}
     obsolete = set(before.files if before is not None else ()) - paths
     obsolete |= {
         path
         for path in found
         if path not in paths | temporary
-        and (path.removesuffix(TEMPORARY) != path or (_is_ours(path) and _module(path) in modules))
+        and (path.removesuffix(TEMPORARY) != path or (_is_ours(path) and _module(path) in ours))
     }
     return Plan(
         tuple(send),

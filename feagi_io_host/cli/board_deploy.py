@@ -242,5 +242,5 @@ def reset_board(board: str, port: str | None, patience: float) -> str:
     where, _ = locator(known_board(board), port)
     with BoardConsole(where, slowness=patience) as console:
         console.take_over()
-        console.start("import machine; machine.reset()")
+        console.reset()
     return where

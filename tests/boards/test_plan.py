@@ -65,6 +65,11 @@ def test_removed_is_what_was_ours_and_what_hides_ours() -> None:
     )
     plan = make_plan([LINK], found, before)
     assert plan.remove == ("feagi_wire/link.py", "feagi_wire/old.mpy")
+    copied = dict.fromkeys(
+        ("feagi_wire/pool.py", "feagi_wire/my_own.py", "feagi_wire/pool.mpy"), ""
+    )
+    plan = make_plan([LINK], copied, None, ["feagi_wire/pool.py", "feagi_wire/link.py"])
+    assert plan.remove == ("feagi_wire/pool.mpy", "feagi_wire/pool.py")
 
 
 def test_manifests_come_back() -> None:

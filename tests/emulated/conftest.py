@@ -39,7 +39,7 @@ INSTRUCTION_NS_LOG2 = 3  # 8 ns: a Pico's 125 MHz
 
 # What a test asks for when any board will do.
 ANY_BOARD = {"board", "large_board", "bare", "wiped"}
-EMULATED_ONLY = {"cortex_m3", "blank", "pico", "packages"}
+EMULATED_ONLY = {"cortex_m3", "blank", "pico", "blank_pico", "packages"}
 _left_out = pytest.StashKey[dict[str, int]]()
 
 
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Room for the first build, which happens in a fixture; with --board-port only what a board
     on the table can do."""
     for item in items:
-        if {"cortex_m3", "pico"} & set(getattr(item, "fixturenames", ())):
+        if {"cortex_m3", "pico", "blank_pico"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.timeout(BUILD_AND_RUN_S))
     if config.getoption("board_port") is None:
         return
@@ -182,16 +182,26 @@ def large_board(
         yield board
 
 
-@pytest.fixture(scope="module")
-def pico(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pico]:
-    """A Pico with both packages in its flash, shared by the tests."""
+def new_pico() -> Pico:
     try:
-        firmware = pico_firmware()
-        board = Pico(firmware=firmware)
+        return Pico(firmware=pico_firmware())
     except EmulatorUnavailableError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{error}; with CI=true everything has to run")
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def blank_pico() -> Iterator[Pico]:
+    """A Pico onto whose disk the firmware was just dropped."""
+    with new_pico() as board:
+        yield board
+
+
+@pytest.fixture(scope="module")
+def pico(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pico]:
+    """A Pico with both packages in its flash, shared by the tests."""
+    board = new_pico()
     folder = tmp_path_factory.mktemp("pico")
     sizes = write_tree(folder, "armv6m")
     with board:

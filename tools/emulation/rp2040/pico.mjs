@@ -91,9 +91,11 @@ class Uart {
     };
   }
   get byteNs() {
-    return 1e10 / (this.hardware.baudRate || 115200);
+    // Without a divider, before the firmware has opened it, the rate is infinite: no time would pass.
+    return 1e10 / (this.hardware.baudDivider ? this.hardware.baudRate : 115200);
   }
   receive(bytes) {
+    if (!this.hardware.enabled || !this.hardware.rxEnabled) return; // nobody listens to the pin
     const idle = this.incoming.length === 0;
     for (const byte of bytes) this.incoming.push(byte);
     if (idle) this.receiveAlarm.schedule(this.byteNs);
@@ -208,6 +210,7 @@ class Pico {
     this.chip.flash.fill(0xff);
     this.chip.flash.set(flash);
     this.flash = new Flash(this.chip);
+    this.chip.adc.channelValues[0] = 0xfff; // GP26 is wired to 3.3 V: bright, for a light sensor
     const uarts = this.chip.uart.map((hardware) => new Uart(this.chip, hardware, this.clock));
     this.uart = uarts[0];
     this.uart.onSent = toUart;
