@@ -10,6 +10,7 @@ Names are resolved when first used, so that a board spends memory only on what i
 MYPY = False
 if MYPY:  # what type checkers and editors see
     from .agent import Agent as Agent
+    from .aio import MotorValues as MotorValues
     from .config import DEFAULT_TIMEOUT_TICKS as DEFAULT_TIMEOUT_TICKS
     from .config import FBC_POOL_SIZE as FBC_POOL_SIZE
     from .config import MAX_FBC_SIZE as MAX_FBC_SIZE
@@ -17,6 +18,8 @@ if MYPY:  # what type checkers and editors see
     from .drivers.base import RTOSDriver as RTOSDriver
     from .drivers.stdio import StdioDriver as StdioDriver
     from .drivers.uart import UartDriver as UartDriver
+    from .drivers.udp import UdpDriver as UdpDriver
+    from .drivers.usb_cdc import UsbCdcDriver as UsbCdcDriver
     from .transport import RTOSTransport as RTOSTransport
 
 _HOMES = {
@@ -24,8 +27,11 @@ _HOMES = {
     "drivers.base": "RTOSDriver",
     "drivers.uart": "UartDriver",
     "drivers.stdio": "StdioDriver",
+    "drivers.udp": "UdpDriver",
+    "drivers.usb_cdc": "UsbCdcDriver",
     "transport": "RTOSTransport",
     "agent": "Agent",
+    "aio": "MotorValues",
 }
 
 __all__ = sorted(" ".join(_HOMES.values()).split())

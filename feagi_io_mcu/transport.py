@@ -14,6 +14,7 @@ from feagi_wire.const import (
     E_FULL,
     E_TIMEOUT,
     END,
+    EV_BYE,
     EV_DATA,
     HELLO_BYTES,
     LINK_HEADER,
@@ -72,6 +73,7 @@ class RTOSTransport:
         """Move what can be moved without waiting; the link's event bits."""
         now = ticks()
         link = self.link
+        frames = link.framer.frames
         ev = link.tick(now)
         for _ in range(_ROUNDS):
             if self._at >= self._n:
@@ -89,6 +91,10 @@ class RTOSTransport:
                 ev |= rc
                 if rc & EV_DATA:
                     self._keep(link.stream)
+        if ev & EV_BYE:
+            self.driver.release()
+        elif link.framer.frames != frames:
+            self.driver.claim()
         for _ in range(3):
             self.flush()
             if link.pending():

@@ -26,8 +26,9 @@ _LEAST_LOST_MS = 800
 class BoardBridge:
     """Carries frames between boards and a PNS, and finds every board again that goes away.
 
-    `ports` are device paths, pseudo terminals or socket://host:port; `reset` pulses the control
-    lines at the first opening so that boards with an automatic reset start anew.
+    `ports` are device paths, pseudo terminals, socket://host:port or udp://address:port (an
+    address of this machine, to which the board sends); `reset` pulses the control lines at the
+    first opening so that boards with an automatic reset start anew.
 
     `beat_ms` is how often both ends show that they are alive and measure the round trip,
     `lost_ms` the silence after which a board counts as lost (four beats and at least 800 ms

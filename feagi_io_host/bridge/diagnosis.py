@@ -21,6 +21,10 @@ _TAIL_BYTES: Final = 64
 # What MicroPython and CircuitPython print when nobody runs a program.
 _REPL: Final = (b">>> ", b"raw REPL; CTRL-B to exit", b'Type "help()" for more information')
 
+_NETWORK_LINE: Final = (
+    "does the board run the agent with UdpDriver, is it on this network, does it send to this "
+    "address and port?"
+)
 START_THE_AGENT: Final = (
     "copy feagi_io_mcu, feagi_wire and a main.py that runs the agent to the board and reset it "
     "(mpremote connect PORT reset), or run it now: mpremote connect PORT run main.py"
@@ -85,6 +89,10 @@ class LineDiagnosis:
                 "and does the board run the agent?"
             )
         if self._bytes == 0 and waited_s >= SILENCE_S:
+            if self._port.lower().startswith("udp://"):
+                return "silence", RemoteError(
+                    f"{self._port}: no byte in {waited_s:.0f} s; {_NETWORK_LINE}"
+                )
             steps = START_THE_AGENT.replace("PORT", self._port)
             return "silence", RemoteError(
                 f"{self._port}: no byte in {waited_s:.0f} s; is it the right port, is the board "

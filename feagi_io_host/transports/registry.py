@@ -37,6 +37,7 @@ LINE_TRANSPORTS: Mapping[str, str] = MappingProxyType(
     {
         "": "feagi_io_host.transports.serial:SerialTransport",
         "socket": "feagi_io_host.transports.serial:SerialTransport",
+        "udp": "feagi_io_host.transports.serial:SerialTransport",
     }
 )
 

@@ -20,6 +20,12 @@ class RTOSDriver:
     def deinit(self) -> None:
         """Give the hardware back."""
 
+    def claim(self) -> None:
+        """A frame of a host has come: a line that others use, too, is the link's now."""
+
+    def release(self) -> None:
+        """The host has said goodbye: such a line is the others' now."""
+
     def data_available(self) -> int:
         """Bytes that can be read without waiting (at least 1 when there are any)."""
         raise NotImplementedError

@@ -69,13 +69,16 @@ class Host:
         self.pns.stop()
 
 
-def start_program(board: EmulatedBoard) -> None:
-    board.mpremote("exec", "--no-follow", "import checked_agent as it; it.run()")
+def start_program(board: EmulatedBoard, release_ms: int = 0) -> None:
+    """The agent on its UART, or with `release_ms` on the line of the REPL."""
+    board.mpremote("exec", "--no-follow", f"import checked_agent as it; it.run({release_ms})")
 
 
 def counts(board: EmulatedBoard) -> list[int]:
     """Stop the program and ask what it counted: motor values, fail-safes, longest step, steps."""
     said = board.mpremote(
-        "resume", "exec", "print(*it.counts, it.agent.frames_sent, it.agent.frames_late)"
+        "resume",
+        "exec",
+        "a = it.rovers[-1].agent; print(*it.counts, a.frames_sent, a.frames_late)",
     )
     return [int(word) for word in said.split()]

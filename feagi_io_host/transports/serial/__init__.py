@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serial ports, pseudo terminals and socket://host:port, over pyserial."""
+"""Byte lines: serial ports and pseudo terminals over pyserial, socket://host:port and udp://."""
 
 from feagi_io_host.transports.serial.port import SerialPort
 from feagi_io_host.transports.serial.transport import SerialTransport

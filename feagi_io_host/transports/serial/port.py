@@ -1,44 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SerialPort: one open line with deadlines on everything.
-
-Device paths and pseudo terminals are opened by pyserial, socket://host:port by the socket module.
-From then on this class reads and writes the descriptor itself: pyserial's own read and write wait
-in steps of their own and copy more than is needed.
-"""
+"""SerialPort: one open line with deadlines on everything, whatever kind of line it is."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
 import socket
-import sys
 import threading
 import time
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
-import serial
-
-from feagi_io_host.core.errors import ClosedError, ConfigError, PortError, PortNotFoundError
+from feagi_io_host.core.errors import ClosedError, ConfigError, PortError
+from feagi_io_host.transports.serial.ends import LineEnd, open_end
 from feagi_io_host.transports.serial.reasons import open_error, vanished
 
-CONNECT_TIMEOUT_S = 2.0
-RESET_HOLD_S = 0.1
 # How long a blocked `write` may go without looking whether the port was closed under it.
 _WRITE_LOOK_S = 0.05
 
 
 class SerialPort:
-    """A serial port, pseudo terminal or TCP line, opened with exclusive access.
+    """A serial port or pseudo terminal, socket://host:port or udp://address:port.
+
+    Devices are opened with exclusive access.
 
     Opening leaves the DTR and RTS lines as the system sets them and keeps them so at close, so a
     board that resets on a change of them is left alone. With `reset` they are pulsed as boards
     with an automatic reset expect it; other boards ignore that.
 
     One thread reads and waits; any thread may write, wake and close. Works on POSIX systems;
-    elsewhere only socket:// does.
+    elsewhere only socket:// and udp:// do.
     """
 
     def __init__(self, address: str, *, baud: int = 115200, reset: bool = False) -> None:
@@ -47,8 +38,7 @@ class SerialPort:
         self.address = address
         self.baud = baud
         self.reset = reset
-        self._serial: serial.Serial | None = None
-        self._socket: socket.socket | None = None
+        self._end: LineEnd | None = None
         self._fd = -1
         self._closing = False
         self._wake_r: socket.socket | None = None
@@ -68,10 +58,8 @@ class SerialPort:
         PortError, each with the next step, and ConfigError for an address that is none."""
         if self.is_open:
             return
-        if self.address.lower().startswith("socket://"):
-            self._open_socket()
-        else:
-            self._open_device()
+        self._end = open_end(self.address, self.baud)
+        self._fd = self._end.fileno()
         try:
             self._prepare_waiting()
             if self.reset:
@@ -92,50 +80,6 @@ class SerialPort:
         self._watching = selectors.EVENT_READ
         self._closing = False
 
-    def _open_socket(self) -> None:
-        try:
-            parts = urlsplit(self.address)
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise ConfigError(f"line {self.address!r}: {error}") from None
-        if not host or not port:
-            raise ConfigError(f"line {self.address!r}: expected socket://host:port")
-        try:
-            line = socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S)
-        except OSError as error:
-            raise PortNotFoundError(
-                f"nothing answers at {self.address} within {CONNECT_TIMEOUT_S} s "
-                f"({error.strerror or error}); is the serial server running there?"
-            ) from None
-        # A frame is written in one piece and must not wait for the answer to the one before.
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        line.setblocking(False)
-        self._socket = line
-        self._fd = line.fileno()
-
-    def _open_device(self) -> None:
-        if sys.platform == "win32":
-            raise PortError(
-                f"port {self.address}: serial ports work on POSIX systems only; use WSL, or a "
-                "serial server and socket://host:port"
-            )
-        device = serial.Serial(exclusive=True, timeout=0, write_timeout=0)
-        device.port = self.address
-        try:
-            device.baudrate = self.baud
-            device.open()
-        except ValueError as error:
-            raise ConfigError(f"port {self.address}: {error}") from None
-        except OSError as error:
-            raise open_error(self.address, error) from None
-        try:
-            _settle_terminal(device.fileno())
-        except OSError as error:
-            device.close()
-            raise open_error(self.address, error) from None
-        self._serial = device
-        self._fd = device.fileno()
-
     @property
     def is_open(self) -> bool:
         """Whether the line is open."""
@@ -144,20 +88,12 @@ class SerialPort:
     def pulse_reset(self) -> None:
         """Reset the board by DTR and RTS, if the port has such lines and the board listens.
 
-        RTS alone holds the common ESP32 circuits in reset; the return of DTR resets an Arduino.
         Raises PortError when the port has no such lines.
         """
-        device = self._serial
         try:
-            if device is None:
-                raise OSError("no control lines")
-            device.dtr = False
-            device.rts = True
-            time.sleep(RESET_HOLD_S)
-            device.rts = False
-            time.sleep(RESET_HOLD_S)
-            device.dtr = True
-            device.rts = True
+            if self._end is None:
+                raise OSError("not open")
+            self._end.pulse_reset()
         except OSError as error:
             raise PortError(
                 f"port {self.address} cannot reset a board ({error}): it has no DTR and RTS lines; "
@@ -165,16 +101,8 @@ class SerialPort:
             ) from None
 
     def is_current(self) -> bool:
-        """Whether the address still names the device that is open.
-
-        A board that was plugged in again may come back behind the same name as another device.
-        """
-        if self._serial is None or sys.platform == "win32":
-            return self.is_open
-        try:
-            return os.stat(self.address).st_rdev == os.fstat(self._fd).st_rdev
-        except OSError:
-            return False
+        """Whether the address still names the device that is open."""
+        return self._end is not None and self._end.is_current()
 
     # -- moving bytes -------------------------------------------------------------------------
 
@@ -208,13 +136,10 @@ class SerialPort:
         Raises PortNotFoundError when the line is gone, ClosedError after `close`.
         """
         with self._reading:
-            if self._fd < 0 or self._closing:
+            if self._end is None or self._closing:
                 raise self._closed()
             try:
-                if self._socket is not None:
-                    count = self._socket.recv_into(buffer)
-                else:
-                    count = os.readv(self._fd, [buffer])
+                count = self._end.read_into(buffer)
             except (BlockingIOError, InterruptedError):
                 return 0
             except OSError as error:
@@ -242,12 +167,10 @@ class SerialPort:
         Raises PortNotFoundError when the line is gone, ClosedError after `close`.
         """
         with self._writing:
-            if self._fd < 0 or self._closing:
+            if self._end is None or self._closing:
                 raise self._closed()
             try:
-                if self._socket is not None:
-                    return self._socket.send(data)
-                return os.write(self._fd, data)
+                return self._end.write(data)
             except (BlockingIOError, InterruptedError):
                 return 0
             except OSError as error:
@@ -278,10 +201,8 @@ class SerialPort:
     def drop_output(self) -> None:
         """Discard bytes written that have not left the system yet, where it can do that."""
         with self._writing:
-            device = self._serial
-            if device is not None and self._fd >= 0:
-                with contextlib.suppress(OSError, serial.SerialException):
-                    device.reset_output_buffer()
+            if self._end is not None:
+                self._end.drop_output()
 
     # -- waking and closing -------------------------------------------------------------------
 
@@ -306,14 +227,11 @@ class SerialPort:
             if self._selector is not None:
                 self._selector.close()
                 self._selector = None
-            for end in (self._wake_r, self._wake_w, self._socket):
+            for end in (self._wake_r, self._wake_w, self._end):
                 if end is not None:
                     end.close()
-            self._wake_r = self._wake_w = self._socket = None
+            self._wake_r = self._wake_w = self._end = None
             self._fd = -1
-            if self._serial is not None:
-                self._serial.close()
-                self._serial = None
 
     def __enter__(self) -> Self:
         self.open()
@@ -329,22 +247,3 @@ class SerialPort:
 
     def _closed(self) -> ClosedError:
         return ClosedError(f"port {self.address} is closed; open it before it is used")
-
-
-def _settle_terminal(fd: int) -> None:
-    """What pyserial leaves to the driver's defaults."""
-    if sys.platform != "win32":
-        import termios
-
-        try:
-            modes = termios.tcgetattr(fd)
-            # Keep DTR and RTS up when the port is closed: their rise at the next opening would
-            # reset the board.
-            modes[2] &= ~termios.HUPCL
-            # With at least one byte asked for, a read of none means that the line is gone; with
-            # none asked for it may also mean that nothing has come.
-            modes[6][termios.VMIN] = 1
-            modes[6][termios.VTIME] = 0
-            termios.tcsetattr(fd, termios.TCSANOW, modes)
-        except termios.error as error:
-            raise OSError(*error.args) from None

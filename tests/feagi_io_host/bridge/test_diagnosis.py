@@ -62,6 +62,15 @@ def test_silence(line: LineDiagnosis) -> None:
     assert not isinstance(finding[1], NotABoardError)
 
 
+def test_silence_of_a_network_is_not_about_wires() -> None:
+    line = LineDiagnosis("udp://127.0.0.1:5570")
+    line.start(100.0, 0, 0)
+    finding = line.judge(105.0, 0, 0, 0)
+    assert finding is not None
+    assert "UdpDriver" in str(finding[1])
+    assert "mpremote" not in str(finding[1])
+
+
 def test_a_good_frame_ends_the_suspicion(line: LineDiagnosis) -> None:
     line.take(memoryview(b"boot\r\n>>> "))
     assert line.judge(101.0, 1, 0, 0) is None
