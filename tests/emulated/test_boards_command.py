@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`feagi-io boards` as it is typed, on real MicroPython."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.micropython import ROOT
+from tools.emulation import Cortex
+
+pytestmark = [pytest.mark.micropython, pytest.mark.slow]
+
+FEAGI_IO = [sys.executable, "-c", "from feagi_io_host.cli import main; main()", "boards"]
+BOARD = ("--board", Cortex.name)
+ROVER = """\
+from feagi_io_mcu import Agent, UartDriver
+agent = Agent(UartDriver(1), "rover")
+agent.sensor("iinf")
+while True:
+    agent.step(1)
+"""
+WAIT_S = 30
+
+
+def boards(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*FEAGI_IO, *words], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def named(cortex_m3: Path) -> Iterator[Cortex]:
+    with Cortex(firmware=cortex_m3, uarts="pty") as board:
+        yield board
+
+
+def test_list_deploy_and_reset(named: Cortex, tmp_path: Path) -> None:
+    port = ("--port", named.console)
+    (found,) = json.loads(boards("list", "--json", *port).stdout)
+    assert found["runs"] == "REPL"
+    assert "mps2-an385" in found["detail"]
+
+    (tmp_path / "rover.py").write_text(ROVER)
+    program = ("--program", str(tmp_path / "rover.py"))
+    done = boards("deploy", *BOARD, *port, *program, "--link-port", named.uarts[1])
+    assert "main.py  " in done.stdout
+    assert "answers: feagi-io agent 'rover' on micropython 1.25.0" in done.stdout
+
+    board, line = json.loads(boards("list", "--json", *port, "--port", named.uarts[1]).stdout)
+    assert line["runs"] == "agent"
+    assert board["runs"] == "unknown", "it was disturbed"
+
+    broken = tmp_path / "broken.py"
+    broken.write_text("import nowhere\n")
+    done = boards("deploy", *BOARD, *port, "--program", str(broken), "--json", status=1)
+    result = json.loads(done.stdout)
+    assert (result["sent"], result["good"], result["runs"]) == (["main.py"], False, "REPL")
+    assert "no module named 'nowhere'" in done.stderr
+
+    assert "starts anew" in boards("reset", *BOARD, *port).stdout
+    done = boards("deploy", "--board", "esp32-s3", *port, status=1)
+    assert "which is no esp32-s3" in done.stderr
+
+
+def test_dev_sends_what_is_saved_and_shows_what_is_printed(named: Cortex, tmp_path: Path) -> None:
+    program = tmp_path / "main.py"
+    program.write_text("print('first', 1)\n")
+    loop = subprocess.Popen(
+        [*FEAGI_IO, "dev", *BOARD, "--port", named.console, "--program", str(program)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    lines: queue.Queue[str] = queue.Queue()
+    assert loop.stdout is not None
+    reader = threading.Thread(target=lambda: [lines.put(line) for line in loop.stdout or ()])
+    reader.start()
+
+    def until(text: str) -> None:
+        while text not in lines.get(timeout=WAIT_S):
+            pass
+
+    try:
+        until("files sent")
+        until("first 1")
+        program.write_text("print('second', 2)\n")
+        until("1 files sent")
+        until("second 2")
+        loop.send_signal(signal.SIGINT)
+        assert loop.wait(WAIT_S) == 0
+    finally:
+        loop.kill()
+        loop.wait()
+        reader.join()
+        loop.stdout.close()
