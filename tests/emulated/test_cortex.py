@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tools.emulation import BoardFailedError, Cortex
+from tools.emulation.romfs import install_from_romfs, write_romfs
 
 pytestmark = [pytest.mark.micropython, pytest.mark.slow]
 
@@ -145,8 +146,28 @@ def test_no_board_outlives_the_program_that_started_it(cortex_m3: Path) -> None:
         time.sleep(0.01)
 
 
-def test_arguments_are_checked(cortex_m3: Path) -> None:
+def test_what_lies_in_romfs_is_found_and_read_only(cortex_m3: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "lib").mkdir(parents=True)
+    (tree / "in_rom.py").write_text("where = __file__\n")
+    (tree / "lib" / "deeper.py").write_text("import in_rom\nwhere = __file__\n")
+    write_romfs(tree, tmp_path / "image")
+    ask = "import deeper; print(deeper.where, deeper.in_rom.where)"
+    with Cortex(firmware=cortex_m3, console="tcp", romfs=tmp_path / "image") as board:
+        assert board.mpremote("exec", ask).split() == ["/rom/lib/deeper.py", "/rom/in_rom.py"]
+        board.reset()
+        assert board.mpremote("exec", ask).split() == ["/rom/lib/deeper.py", "/rom/in_rom.py"]
+        with pytest.raises(BoardFailedError, match="OSError: 30"):
+            board.mpremote("exec", "open('/rom/in_rom.py', 'w')")
+        install_from_romfs(board)
+        assert board.mpremote("exec", "import in_rom; print(in_rom.where)").strip() == "in_rom.py"
+
+
+def test_arguments_are_checked(cortex_m3: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="uid has 3 bytes"):
         Cortex(firmware=cortex_m3, uid=b"abc")
     with pytest.raises(ValueError, match="heap_bytes is 5"):
         Cortex(firmware=cortex_m3, heap_bytes=5)
+    (tmp_path / "large").write_bytes(bytes((1 << 20) + 1))
+    with pytest.raises(ValueError, match="romfs has 1048577 bytes"):
+        Cortex(firmware=cortex_m3, romfs=tmp_path / "large")
