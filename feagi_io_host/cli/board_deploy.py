@@ -8,8 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -27,25 +26,6 @@ from feagi_wire.const import FBC_VERSION, LINK_VERSION
 _TRACEBACK: Final = b"Traceback (most recent call last)"
 
 
-class DeployView(Protocol):
-    """Shows what a deployment does."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def say(self, text: str) -> None:
-        """Something happened."""
-
-    def show(self, sent: Sent) -> None:
-        """Bytes arrived."""
-
-
 class LineView(contextlib.AbstractContextManager["LineView", None]):
     """A line for each file that is done."""
 
@@ -57,11 +37,11 @@ class LineView(contextlib.AbstractContextManager["LineView", None]):
         pass
 
     def say(self, text: str) -> None:
-        """See DeployView."""
+        """Something happened."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, sent: Sent) -> None:
-        """See DeployView."""
+        """Bytes arrived."""
         if sent.sent == sent.size and sent.path not in self._done:
             self._done.add(sent.path)
             self.say(f"  {sent.path}  {sent.size} bytes  ({sent.total_sent} of {sent.total})")
@@ -91,7 +71,7 @@ class BarView(LineView):
         self._bars.stop()
 
     def show(self, sent: Sent) -> None:
-        """See DeployView."""
+        """Bytes arrived."""
         self._bars.update(
             self._file,
             description=sent.path,

@@ -14,7 +14,7 @@ from tools.emulation import Cortex
 
 pytestmark = [pytest.mark.micropython, pytest.mark.slow]
 
-CHOSEN = "goes_away or dry_run"
+CHOSEN = "obsolete_files or dry_run"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

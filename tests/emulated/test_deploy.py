@@ -277,16 +277,14 @@ def test_a_full_file_system_is_told_and_nothing_half_is_left(wiped: EmulatedBoar
     with BoardConsole(wiped.console) as console:
         console.take_over()
         console.run(
-            "import os\nb = bytes(32768)\nf = open('ballast', 'wb')\n"
-            "while True:\n"
-            " s = os.statvfs('/')\n"
-            " if s[0] * s[3] < 49152: break\n"
-            " f.write(b); f.flush()\n"
+            "import os\nb = bytes(32768)\nf = open('ballast', 'wb')\ns = os.statvfs('/')\n"
+            "n = s[0] * s[3] - 24576\n"
+            "while n > 0: n -= f.write(b if n > 32768 else b[:n])\n"
             "f.close()",
             60,
         )
-    files = [module(f"large{number}", 20000, number) for number in range(3)]
-    with pytest.raises(BoardFullError, match=r"large\d\.py \(20000 bytes\) does not fit: .* free"):
+    files = [module(f"large{number}", 9000, number) for number in range(3)]
+    with pytest.raises(BoardFullError, match=r"large\d\.py \(9000 bytes\) does not fit: .* free"):
         deployed(wiped, files).run(reset=False)
     left = listed(wiped, "feagi_wire")
     assert not any(name.endswith(".py") for name in left), left
