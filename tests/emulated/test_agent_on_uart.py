@@ -42,8 +42,9 @@ def board(
 
 
 # A byte takes 87 us at 115200 baud; whoever waited for a frame of 558 bytes would need 48 ms.
-# The board's clock counts instructions: a busy machine does not lengthen a step.
-LONGEST_STEP_US = 15_000
+# The board's clock counts instructions; still, on a busy machine more of the host's frames come in
+# one step, and 5 ms become 20.
+LONGEST_STEP_US = 35_000
 
 
 def test_sensors_reach_the_host_and_motors_the_board(board: EmulatedBoard) -> None:
