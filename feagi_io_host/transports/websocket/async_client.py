@@ -8,10 +8,10 @@ import time
 from typing import Any
 
 from feagi_io_host.core.agent_link import LinkParty
-from feagi_io_host.core.errors import ConfigError
 from feagi_io_host.core.messages import ConnectionProtocol
 from feagi_io_host.nonblocking.runtime import AsyncWorker
 from feagi_io_host.transports.websocket.address import WebSocketAddress
+from feagi_io_host.transports.websocket.client_ends import MakeEnd
 from feagi_io_host.transports.websocket.client_line import ClientSettings
 from feagi_io_host.transports.websocket.client_lines import AgentWires, serve_until_over
 
@@ -21,8 +21,9 @@ class AsyncWebSocketAgentLink:
 
     `address` is where the server lets agents register, ws://host:port; ConfigError for another.
     Frames above `max_frame_bytes` are refused before memory is taken for them. `settings` are
-    those of ClientSettings, by name. Streams go over WebSocket, too: ConfigError for others in
-    `streams_over`.
+    those of ClientSettings, by name. `streams_over` is what the agent asks for its streams over;
+    what the server then gives over that is opened by `stream_ends(endpoint, stream,
+    max_frame_bytes=...)`.
     """
 
     def __init__(
@@ -32,18 +33,15 @@ class AsyncWebSocketAgentLink:
         *,
         max_frame_bytes: int,
         streams_over: ConnectionProtocol = ConnectionProtocol.WEBSOCKET,
-        stream_ends: object = None,
+        stream_ends: MakeEnd | None = None,
         **settings: Any,
     ) -> None:
-        if streams_over is not ConnectionProtocol.WEBSOCKET:
-            raise ConfigError(
-                f"streams over {streams_over.value}; from {address} only "
-                f"{ConnectionProtocol.WEBSOCKET.value} can be had"
-            )
         self._address = WebSocketAddress.of(address)
         self._settings = ClientSettings(**settings)
         self._tls = self._settings.tls(self._address)
         self._party = party
+        self._streams_over = streams_over
+        self._stream_ends = stream_ends
         self._max_frame_bytes = max_frame_bytes
         self._wires: AgentWires | None = None
         self._give_up_at_s: float | None = None
@@ -85,6 +83,8 @@ class AsyncWebSocketAgentLink:
             self._tls,
             self._max_frame_bytes,
             self._bell.set,
+            streams_over=self._streams_over,
+            stream_ends=self._stream_ends,
         )
         try:
             await serve_until_over(wires, self._party, self._bell, lambda: self._give_up_at_s)

@@ -28,10 +28,11 @@ from feagi_io_host.core.client_actions import (
     Send,
 )
 from feagi_io_host.core.endpoints import STREAM_OF
-from feagi_io_host.core.errors import ConfigError
+from feagi_io_host.core.errors import ConfigError, FeagiDataError, FeagiIOError
 from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.websocket.address import WebSocketAddress
+from feagi_io_host.transports.websocket.client_ends import LoopEnds, MakeEnd
 from feagi_io_host.transports.websocket.client_line import ClientSettings, ClientWire
 from feagi_io_host.transports.websocket.line import Message
 
@@ -47,7 +48,8 @@ _LONGEST_WAIT_S: Final = 0.5
 class AgentWires:
     """All connections of one agent at the server `address`. Belongs to one event loop.
 
-    `ring()` is called when a turn has something to do.
+    `ring()` is called when a turn has something to do. `streams_over` is what the agent asks for
+    its streams over; what the server then gives over that is opened by `stream_ends`.
     """
 
     def __init__(
@@ -58,6 +60,9 @@ class AgentWires:
         tls: ssl.SSLContext | None,
         max_frame_bytes: int,
         ring: Callable[[], object],
+        *,
+        streams_over: ConnectionProtocol,
+        stream_ends: MakeEnd | None,
     ) -> None:
         self._party = party
         self._address = address
@@ -67,12 +72,20 @@ class AgentWires:
         self._ring = ring
         self._control: ClientWire | None = None
         self._streams: dict[StreamType, ClientWire] = {}
+        self._ends = LoopEnds(
+            party,
+            streams_over,
+            stream_ends,
+            max_frame_bytes,
+            lambda reason: self._lose("", reason),
+        )
         self._closing: dict[asyncio.Task[None], ClientWire] = {}
 
     def turn(self) -> None:
         """Everything that can be done without waiting."""
         self._act(self._party.turn())
         self.send_sensory()
+        self._ends.tend()
         for wire in self._wires():
             wire.tend()
 
@@ -80,11 +93,17 @@ class AgentWires:
     def wait_s(self) -> float:
         """In how many seconds at most a turn has something to do by itself."""
         due_s = self._party.wait_s
-        return _LONGEST_WAIT_S if due_s is None else max(min(due_s, _LONGEST_WAIT_S), 0.0)
+        wait_s = _LONGEST_WAIT_S if due_s is None else min(due_s, _LONGEST_WAIT_S)
+        if self._ends.due_s is not None:
+            wait_s = min(wait_s, self._ends.due_s - time.monotonic())
+        return max(wait_s, 0.0)
 
     def send_sensory(self) -> None:
         """Send what the agent has to send, as far as there is room."""
         party = self._party
+        if self._ends.sends_sensory:
+            self._ends.send_sensory()
+            return
         wire = self._streams.get(StreamType.SENSORY)
         while wire is not None and wire.has_room and party.has_sensory:
             fbc = party.next_sensory()
@@ -145,6 +164,10 @@ class AgentWires:
                     self._open_stream(STREAM_OF[capability], endpoint)
             except ConfigError as error:
                 return f"the server's answer cannot be used: {error}"
+            except FeagiDataError as error:
+                return f"the server's answer cannot be used: {error}"
+            except FeagiIOError as error:
+                return str(error)
         elif isinstance(action, CloseStreams):
             self._close_streams()
         return None
@@ -161,10 +184,8 @@ class AgentWires:
 
     def _open_stream(self, stream: StreamType, endpoint: Endpoint) -> None:
         if endpoint.protocol is not ConnectionProtocol.WEBSOCKET:
-            raise ConfigError(
-                f"the {stream.value} stream is given over {endpoint.protocol.value}; "
-                f"{ConnectionProtocol.WEBSOCKET.value} was asked for"
-            )
+            self._ends.open(endpoint, stream)
+            return
         is_sensory = stream is StreamType.SENSORY
         self._streams[stream] = self._wire(
             self._address.stream(endpoint.url),
@@ -198,6 +219,7 @@ class AgentWires:
             self._close(control)
 
     def _close_streams(self) -> None:
+        self._ends.close()
         streams = tuple(self._streams.values())
         self._streams.clear()
         for wire in streams:

@@ -81,9 +81,16 @@ class Lobby:
         self._strangers: dict[ServerLine, None] = {}  # in the order in which they came
         self.lines: set[ServerLine] = set()
         self.ended: Counter[int] = Counter()
+        self._closed = False
         self.crowded = 0
         self.not_found = 0
         self.bad_origins = 0
+
+    def close(self, code: int, reason: str) -> None:
+        """End all of them; who connects from here on is cut off."""
+        self._closed = True
+        for line in tuple(self.lines):
+            line.end(code, reason)
 
     def make(self, *args: Any, **settings: Any) -> ServerLine:
         """For the library: a connection."""
@@ -92,6 +99,9 @@ class Lobby:
     def enter(self, line: ServerLine) -> None:
         """Somebody has connected."""
         self.lines.add(line)
+        if self._closed:  # accepted in the moment of the end
+            line.transport.abort()
+            return
         self._strangers[line] = None
         if len(self._strangers) > self._most_strangers:
             self.crowded += 1
