@@ -33,6 +33,10 @@ def demo(
     no_brain: Annotated[
         bool, typer.Option("--no-brain", help="The same without the brain: the pole falls.")
     ] = False,
+    board: Annotated[
+        str,
+        typer.Option(help="The board: unix (a process), qemu-mps2-an385 (emulated)."),
+    ] = "unix",
     json_output: JsonOption = False,
 ) -> None:
     """A MicroPython board balances a pole, because a brain on this machine sees and moves it.
@@ -44,7 +48,7 @@ def demo(
         from feagi_io_host.cli.demo.view import choose_view
 
         view = choose_view(json_output)
-        run = Demo(seconds=seconds, brain=not no_brain, say=view.say, show=view.show)
+        run = Demo(seconds=seconds, brain=not no_brain, say=view.say, show=view.show, board=board)
         with stops_on_signal(run.stop), view:
             result = run.run()
     if json_output:

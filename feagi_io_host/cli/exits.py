@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from feagi_io_host.core.errors import ConfigError, FeagiDataError, FeagiIOError, MissingExtraError
+from feagi_io_host.core.errors import ConfigError, FeagiDataError, FeagiIOError, MissingPartError
 
 FAILED = 1
 WRONG_USAGE = 2  # typer's own, too
@@ -21,7 +21,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object,
 def fail(error: Exception) -> NoReturn:
     """End the command with this error's text and its exit status."""
     typer.echo(f"feagi-io: {error}", err=True)
-    if isinstance(error, MissingExtraError):
+    if isinstance(error, MissingPartError):
         raise typer.Exit(MISSING)
     raise typer.Exit(WRONG_USAGE if isinstance(error, ConfigError) else FAILED)
 

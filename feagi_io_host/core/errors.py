@@ -18,7 +18,8 @@
           ClosedError                used after close or stop
           LeaseError                 a buffer used after its lease was given back
           UnknownHandleError         no such signal connection, agent or stream
-          MissingExtraError          an optional part is not installed; says what to install
+          MissingPartError           something is not on this machine; says where it comes from
+            MissingExtraError        an optional part is not installed; says what to install
           ConfigError                a setting that does not exist or does not fit
         RemoteError                  the other side misbehaved
           LinkVersionError           the board speaks another link or container version
@@ -93,7 +94,11 @@ class UnknownHandleError(LocalError):
     """No such signal connection, agent or stream."""
 
 
-class MissingExtraError(LocalError):
+class MissingPartError(LocalError):
+    """Something that is needed is not on this machine. The message says where it comes from."""
+
+
+class MissingExtraError(MissingPartError):
     """An optional part is not installed. The message holds the line that installs it."""
 
     def __init__(self, part: str, extra: str) -> None:

@@ -27,6 +27,7 @@ from tools.emulation.tree import write_tree
 
 _WATCH_S: Final = 0.5
 _COPY_TIMEOUT_S: Final = 120.0
+_INSTRUCTION_NS_LOG2: Final = 3  # 8 ns: a Pico's 125 MHz
 # What viper code of the packages is compiled for.
 _ARCHITECTURES: Final = {Cortex.name: "armv7m", Pico.name: "armv6m"}
 
@@ -45,7 +46,20 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--bare", action="store_true", help="do not put feagi_wire and feagi_io_mcu on it"
     )
+    parser.add_argument(
+        "--steady",
+        action="store_true",
+        help="the clock of qemu-mps2-an385 counts instructions and stands still while this "
+        "machine has no time for it",
+    )
     return parser.parse_args(argv)
+
+
+def made(chosen: argparse.Namespace) -> EmulatedBoard:
+    """The board, not started."""
+    if chosen.board == Pico.name:
+        return Pico()
+    return Cortex(uarts="pty", instruction_ns_log2=_INSTRUCTION_NS_LOG2 if chosen.steady else None)
 
 
 def fill(board: EmulatedBoard, program: Path | None, bare: bool) -> None:
@@ -88,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"--port: the UART of {chosen.board} is a socket, which no link can name; leave it "
                 "out and use the address that is told"
             )
-        with Pico() if chosen.board == Pico.name else Cortex(uarts="pty") as board:
+        with made(chosen) as board:
             fill(board, chosen.program, chosen.bare)
             if chosen.port is not None:
                 try:

@@ -46,9 +46,9 @@ def pole_reflex() -> Reflex:
     )
 
 
-def pole_brain() -> ReflexEngine:
-    """An engine at 100 bursts per second with the pole's reflex."""
-    return ReflexEngine(rate_hz=RATE_HZ, reflexes=[pole_reflex()])
+def pole_brain(rate_hz: float = RATE_HZ) -> ReflexEngine:
+    """An engine with the pole's reflex, at so many bursts per second."""
+    return ReflexEngine(rate_hz=rate_hz, reflexes=[pole_reflex()])
 
 
 def sensed(channel: int, z: int) -> float:

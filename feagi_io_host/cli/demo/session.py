@@ -16,12 +16,14 @@ from typing import Any
 
 from feagi_io_host.bridge import BoardBridge, BoardDown, BoardLog, BoardUp
 from feagi_io_host.burst.reflex import ReflexEngine
-from feagi_io_host.cli.demo.brain import CHANNELS, SENSOR_AREA, pole_brain, sensed
+from feagi_io_host.cli.demo.brain import CHANNELS, RATE_HZ, SENSOR_AREA, pole_brain, sensed
 from feagi_io_host.cli.describe import first_voxels
+from feagi_io_host.cli.emulated_board import BURSTS_PER_S, EmulatedBoard
 from feagi_io_host.cli.unix_board import UnixBoard
 from feagi_io_host.core.events import SensoryData
 from feagi_io_host.pns import PNS
 
+UNIX = "unix"
 FELL_RAD = 0.48  # the angle sensor ends at 0.5
 STALE_S = 0.5  # without news for so long, nobody knows whether the pole stands
 BEAT_MS = 50  # often enough for a p99 within seconds
@@ -136,7 +138,8 @@ class DemoResult:
 
 
 class Demo:
-    """The whole demo. `say` is called with one line for each thing that happens.
+    """The whole demo. `say` is called with one line for each thing that happens. `board`: "unix",
+    a process, or a board that can be emulated, by its name in boards/.
 
     `run` returns when `seconds` have passed since the pole was first seen, when it fell, or when
     `stop` is set. A board process that dies is started again, under the same name.
@@ -150,12 +153,16 @@ class Demo:
         say: Callable[[str], None] = lambda text: None,
         show: Callable[[DemoSnapshot], None] = lambda now: None,
         clock: Callable[[], float] = time.monotonic,
+        board: str = UNIX,
     ) -> None:
         self.seconds = seconds
         self.stop = threading.Event()
-        self.board = UnixBoard()
+        self.board: UnixBoard | EmulatedBoard = (
+            UnixBoard() if board == UNIX else EmulatedBoard(board, self.stop)
+        )
         self.pns = PNS()
-        self.engine: ReflexEngine | None = pole_brain() if brain else None
+        rate_hz = RATE_HZ if board == UNIX else BURSTS_PER_S
+        self.engine: ReflexEngine | None = pole_brain(rate_hz) if brain else None
         self.bridge = BoardBridge(self.pns, [self.board.path], beat_ms=BEAT_MS)
         self.watch = PoleWatch(clock)
         self._say = say
