@@ -26,7 +26,9 @@ def board(
     """A board with exactly what an ordinary one is given, its clock counting instructions."""
     tree = tmp_path_factory.mktemp("board") / "tree"
     architecture = plugged.architecture if plugged is not None else ARCHITECTURE
-    write_board_tree(tree, form="viper", architecture=architecture)
+    # the program can drive the REPL's line as well
+    drivers = ("uart", "stdio", "usb_cdc")
+    write_board_tree(tree, form="viper", architecture=architecture, drivers=drivers)
     shutil.copy(PROGRAMS / "checked_agent.py", tree)
     if plugged is not None:
         names = sorted(str(path) for path in tree.iterdir())

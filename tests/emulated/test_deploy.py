@@ -308,16 +308,11 @@ def test_machine_code_for_another_chip_is_refused_before_anything_is_sent(
 
 
 AGENT = """\
-from feagi_io_mcu import Agent, StdioDriver
-from feagi_wire.const import EV_BYE
-line = StdioDriver()
-agent = Agent(line, "on the REPL's line")
+from feagi_io_mcu import Agent, UsbCdcDriver
+agent = Agent(UsbCdcDriver(), "on the REPL's line")
 agent.sensor("iinf")
-while not agent.step(1) & EV_BYE:
-    pass
-agent.stop()
-import micropython
-micropython.kbd_intr(3)
+while True:
+    agent.step(1)
 """
 DEAF = "import micropython, time\nmicropython.kbd_intr(-1)\nwhile True: time.sleep_ms(50)\n"
 
