@@ -3,14 +3,14 @@
 
 import time
 
-from feagi_io_mcu import Agent, StdioDriver  # on a Pico: UartDriver
+from feagi_io_mcu import Agent, StdioDriver  # on a Pico: UsbCdcDriver
 
 
 def drive(channel: int, value: int) -> None:  # value is -32767..32767: here goes the PWM
     agent.log(20, b"wheels turn" if value else b"wheels stand")
 
 
-agent = Agent(StdioDriver(), "rover", on_failsafe=lambda: drive(0, 0))  # on a Pico: UartDriver(0)
+agent = Agent(StdioDriver(), "rover", on_failsafe=lambda: drive(0, 0))  # on a Pico: UsbCdcDriver()
 eye = agent.sensor("iinf", channels=1, resolution=8)
 agent.motor("omot", channels=2, resolution=9, on_value=drive)
 while True:

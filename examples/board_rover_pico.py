@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A rover on a Raspberry Pi Pico: one light sensor, two motors. Copy it to the board as main.py.
 
-Needs the packages feagi_wire and feagi_io_mcu on the board and UART 0 (GP0, GP1) to the host.
+Needs the packages feagi_wire and feagi_io_mcu on the board. The USB cable is the line to the host;
+with a UART instead (GP0, GP1): UartDriver(0).
 """
 
 from machine import ADC, PWM, Pin
 
-from feagi_io_mcu import Agent, UartDriver
+from feagi_io_mcu import Agent, UsbCdcDriver
 
 light, wheels = ADC(26), [PWM(Pin(14), freq=1000), PWM(Pin(15), freq=1000)]
 
@@ -23,7 +24,7 @@ def halt() -> None:
     drive(1, 0)
 
 
-agent = Agent(UartDriver(0), "rover", on_failsafe=halt)
+agent = Agent(UsbCdcDriver(), "rover", on_failsafe=halt)
 eye = agent.sensor("iinf", channels=1, resolution=8)
 agent.motor("omot", channels=2, resolution=9, on_value=drive)
 while True:

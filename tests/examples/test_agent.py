@@ -36,10 +36,11 @@ def run_example(url: str, steps: int) -> str:
     return done.stdout
 
 
-def test_with_the_built_in_brain() -> None:
-    served = Served()
+@pytest.mark.parametrize("scheme", ["tcp", "ws"])
+def test_with_the_built_in_brain(scheme: str, tmp_path: Path) -> None:
+    served = Served(tmp_path / "feagi-io.toml")
     try:
-        said = run_example(served.url, 40)
+        said = run_example(served.urls[scheme], 40)
     finally:
         status, *_ = served.end()
     assert status == 0
