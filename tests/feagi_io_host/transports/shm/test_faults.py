@@ -30,7 +30,7 @@ from tests.feagi_io_host.transports.shm.other_process import WORDS, pattern
 
 PATIENCE_S = 10.0
 ROUNDS = 6
-STOPPED_S = float(os.environ.get("FEAGI_IO_STOP_S", "0.5"))
+STOPPED_S = float(os.environ.get("FEAGI_IO_STOPPED_S", "5"))
 VISUALIZATION = AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS
 VIEWER = AgentDescriptor("feagi-io test", "viewer", 1)
 
@@ -122,10 +122,11 @@ def numbered(number: int) -> SharedFBC:
     return SharedFBC.adopt(container)
 
 
+@pytest.mark.slow
 def test_a_stopped_viewer_costs_the_brain_nothing_and_goes_on_with_the_newest(
     start: Start,
 ) -> None:
-    """For FEAGI_IO_STOP_S seconds, half of one unless set."""
+    """For FEAGI_IO_STOPPED_S seconds, five unless set."""
     host = StandInHost()
     with ShmTransport(host) as transport:
         invitations = [transport.admit(VIEWER, VISUALIZATION) for _ in range(2)]

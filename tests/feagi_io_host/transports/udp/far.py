@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,7 @@ class Far:
     def __init__(self, url: str, stream: StreamType, **more: Any) -> None:
         settings = {"max_frame_bytes": 1 << 20, **more}
         self.end: UdpStreamEnd = udp_stream_end(url, stream, **settings)
+        self._came_meanwhile: deque[Any] = deque()
 
     def turn(self, wait_s: float = _TURN_S) -> Any:
         """One turn: what was there, or None."""
@@ -58,17 +60,21 @@ class Far:
 
     def take(self, timeout_s: float = DEADLINE_S) -> Any:
         """The next frame; None when `timeout_s` passed first."""
+        if self._came_meanwhile:
+            return self._came_meanwhile.popleft()
         until_s = time.monotonic() + timeout_s
         while (data := self.turn()) is None and time.monotonic() < until_s:
             pass
         return data
 
     def until(self, true: Callable[[], object]) -> None:
-        """Turn until something is true; fails when it never is."""
+        """Turn until something is true; fails when it never is. Frames that come meanwhile are
+        kept for `take`."""
         until_s = time.monotonic() + DEADLINE_S
         while not true():
             assert time.monotonic() < until_s, "it never came true"
-            self.turn()
+            if (data := self.turn()) is not None:
+                self._came_meanwhile.append(data)
 
     def welcome(self) -> Far:
         """Turn until the server knows where we are."""
