@@ -27,7 +27,7 @@ from tools.emulation import (
     cortex_m3_firmware,
     pico_firmware,
 )
-from tools.emulation.romfs import write_romfs
+from tools.emulation.romfs import install_from_romfs, write_romfs
 from tools.emulation.tree import write_tree
 
 SCRIPTS = ROOT / "tests" / "portable"
@@ -137,19 +137,33 @@ def blank(cortex_m3: Path) -> Iterator[Cortex]:
 
 @pytest.fixture(scope="module")
 def board(
-    request: pytest.FixtureRequest, plugged: PluggedBoard | None, packages: Deployment
+    request: pytest.FixtureRequest,
+    plugged: PluggedBoard | None,
+    packages: Deployment,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[EmulatedBoard]:
     """A board with the memory of a Pico and both packages, shared by the tests of a module: an
     emulator takes most of a core, whatever the board does.
 
     Its clock counts instructions, so that times measured there do not depend on this machine.
     """
-    with plugged or Cortex(
-        firmware=request.getfixturevalue("cortex_m3"), instruction_ns_log2=INSTRUCTION_NS_LOG2
-    ) as board:
-        deploy(board, packages)
-        for program in sorted(PROGRAMS.glob("*.py")):
-            board.mpremote("cp", str(program), f":{program.name}")
+    programs = sorted(PROGRAMS.glob("*.py"))
+    if plugged is not None:
+        deploy(plugged, packages)
+        for program in programs:
+            plugged.mpremote("cp", str(program), f":{program.name}")
+        yield plugged
+        return
+    tree = tmp_path_factory.mktemp("rom")
+    shutil.copytree(packages.folder, tree, dirs_exist_ok=True)
+    for program in programs:
+        shutil.copy(program, tree)
+    image = tmp_path_factory.mktemp("image") / "romfs.img"
+    write_romfs(tree, image)
+    firmware = request.getfixturevalue("cortex_m3")
+    clock = INSTRUCTION_NS_LOG2
+    with Cortex(firmware=firmware, romfs=image, instruction_ns_log2=clock) as board:
+        install_from_romfs(board)
         yield board
 
 

@@ -55,7 +55,7 @@ def test_silence_gives_it_back_too(board: Cortex) -> None:
 def test_before_that_nobody_stops_the_program(board: Cortex) -> None:
     start_program(board, FOR_EVER_MS)
     with pytest.raises(BoardFailedError):
-        board.mpremote("resume", "exec", "pass", timeout_s=15)
+        board.mpremote("resume", "exec", "pass", timeout_s=5)
     a_session(board)
     counts(board)
 
