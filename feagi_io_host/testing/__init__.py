@@ -10,6 +10,7 @@ from feagi_io_host.testing.line_proxy import LineFaults, LineImpairmentProxy
 from feagi_io_host.testing.proxy import Faults, UdpImpairmentProxy
 from feagi_io_host.testing.residue import Residue
 from feagi_io_host.testing.rig import AsyncRig, BlockingRig, Rig
+from feagi_io_host.testing.spi_peripheral import SpiPeripheral
 
 __all__ = [
     "AsyncRig",
@@ -21,6 +22,7 @@ __all__ = [
     "LineImpairmentProxy",
     "Residue",
     "Rig",
+    "SpiPeripheral",
     "StandInHost",
     "TransportContract",
     "UdpImpairmentProxy",

@@ -83,6 +83,20 @@ def test_agent_on_the_uart_never_waits_for_the_line(pico: Pico) -> None:
     assert longest_us < LONGEST_STEP_US, "a step waited for the line"
 
 
+def test_agent_on_spi_with_a_peripheral_that_carries_its_bytes(pico: Pico) -> None:
+    pico.mpremote("exec", "--no-follow", "import checked_agent as it; it.run(spi=True)")
+    with Host(pico.spi, LOST_MS) as host:
+        up = host.ups.get(timeout=DEADLINE_S)
+        assert [unit.cortical_id for unit in up.declaration.sensors] == [EYES]
+        host.move(0, 8)
+        host.until(lambda voxels: (voxels[0], voxels[1]) == (0, 7))
+        host.move(8, 0)
+        host.until(lambda voxels: (voxels[0], voxels[1]) == (7, 0))
+        values, *_ = counts(pico)
+    assert values >= 2
+    assert int(pico.mpremote("resume", "exec", "print(it.rovers[-1].agent.line.errors)")) == 0
+
+
 def test_faults_are_named(pico: Pico) -> None:
     with pytest.raises(ValueError, match="uid has 3 bytes"):
         Pico(uid=b"abc")

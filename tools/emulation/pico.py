@@ -26,9 +26,10 @@ _UART: Final = 0
 class Pico(EmulatedBoard):
     """A board rp2040-pico; `with Pico() as board:` builds what is missing and starts it.
 
-    Its console is the USB serial port, its UART number 0. The first boot makes the file system,
-    during which nothing answers for a moment. What is in flash stays through `reset`, not through
-    `stop`.
+    Its console is the USB serial port, its UART number 0; `spi` is the line behind a peripheral on
+    SPI 0 (chip select GP17, attention GP20) that carries the bytes of a SpiDriver. The first boot
+    makes the file system, during which nothing answers for a moment. What is in flash stays through
+    `reset`, not through `stop`.
     """
 
     name = "rp2040-pico"
@@ -55,6 +56,7 @@ class Pico(EmulatedBoard):
             line = self._process.wait_for_line(_READY, timeout_s)
             ports = json.loads(line.removeprefix(_READY))
             self.console = f"socket://127.0.0.1:{ports['console']}"
+            self.spi = f"socket://127.0.0.1:{ports['spi0']}"
             self.uarts = {_UART: f"socket://127.0.0.1:{ports['uart0']}"}
         finally:
             if not self.uarts:

@@ -35,8 +35,14 @@ class Rover:
 rovers = []
 
 
-def run(release_ms: int = 0) -> None:
-    rover = Rover(UsbCdcDriver(release_ms) if release_ms else UartDriver(UART))
+def run(release_ms: int = 0, spi: bool = False) -> None:
+    if spi:
+        # not on every board that runs this
+        from feagi_io_mcu import SpiDriver
+
+        rover = Rover(SpiDriver(0, cs=17, attention=20))
+    else:
+        rover = Rover(UsbCdcDriver(release_ms) if release_ms else UartDriver(UART))
     rovers.append(rover)
     agent = rover.agent
     while not agent.connected:

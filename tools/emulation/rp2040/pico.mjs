@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Raspberry Pi Pico in rp2040js: USB console and UART 0 as TCP servers on 127.0.0.1.
+// A Raspberry Pi Pico in rp2040js: USB console, UART 0 and what a peripheral on SPI 0 carries on,
+// as TCP servers on 127.0.0.1.
 //
 //   node pico.mjs RP2040JS BOOTROM.json FLASH.bin UID
 //
-// RP2040JS is the package's module, UID 16 hexadecimal digits for machine.unique_id(). Writes one line, `READY {"console": port, "uart0": port}`, and
+// RP2040JS is the package's module, UID 16 hexadecimal digits for machine.unique_id(). Writes one line, `READY {"console": port, "uart0": port, "spi0": port}`, and
 // runs until it is killed. SIGUSR2 is the reset button. The chip's clock is its own: it runs as
 // fast as this machine lets it, and what takes 87 us on a wire takes 87 us of that clock.
 //
@@ -14,7 +15,7 @@ import net from 'node:net';
 import { pathToFileURL } from 'node:url';
 
 const [library, bootromFile, flashFile, uidText] = process.argv.slice(2);
-const { RP2040, USBCDC } = await import(pathToFileURL(library).href);
+const { GPIOPinState, RP2040, USBCDC } = await import(pathToFileURL(library).href);
 
 const NS_PER_CYCLE = 1e9 / 125e6;
 const SLICE_MS = 5; // of the host's time between two looks at the sockets
@@ -201,7 +202,7 @@ const logger = {
 const bootrom = new Uint32Array(JSON.parse(fs.readFileSync(bootromFile, 'utf8')));
 
 class Pico {
-  constructor(flash, toConsole, toUart) {
+  constructor(flash, toConsole, toUart, fromSpi) {
     this.chip = new RP2040();
     this.clock = this.chip.clock;
     this.clock.linkAlarm = linkInOrder;
@@ -214,6 +215,7 @@ class Pico {
     const uarts = this.chip.uart.map((hardware) => new Uart(this.chip, hardware, this.clock));
     this.uart = uarts[0];
     this.uart.onSent = toUart;
+    this.peripheral = new SpiPeripheral(this.chip, fromSpi);
     this.usb = new USBCDC(this.chip.usbCtrl);
     this.usb.onSerialData = toConsole;
     this.typed = [];
@@ -239,6 +241,56 @@ class Pico {
         this.usb.sendSerialByte(this.typed.shift());
       }
     } while (performance.now() < until && !this.wantsReset);
+  }
+}
+
+// A peripheral on SPI 0 that carries bytes on to a TCP line, chip select at GP17, attention at
+// GP20. The form of a block stands in feagi_io_mcu/drivers/spi.py.
+class SpiPeripheral {
+  static BLOCK = 64;
+  static HEAD = 3;
+  static MARK = 0xa5;
+  static CAPACITY = 4096;
+  static SELECT = 17;
+  static ATTENTION = 20;
+  constructor(chip, toHost) {
+    this.attention = chip.gpio[SpiPeripheral.ATTENTION];
+    this.towardsBoard = [];
+    this.toHost = toHost;
+    this.block = null;
+    chip.gpio[SpiPeripheral.SELECT].addListener((state) => {
+      if (state === GPIOPinState.Low) this.begin();
+      else this.block = null;
+    });
+    const hardware = chip.spi[0];
+    hardware.onTransmit = (value) => hardware.completeTransmit(this.clock(value));
+  }
+  feed(bytes) {
+    for (const byte of bytes) this.towardsBoard.push(byte);
+    this.attention.setInputValue(this.towardsBoard.length > 0);
+  }
+  begin() {
+    const { BLOCK, HEAD, MARK } = SpiPeripheral;
+    const count = Math.min(this.towardsBoard.length, BLOCK - HEAD);
+    const room = BLOCK - HEAD; // this end of the line is a TCP connection
+    this.block = Uint8Array.from([count, MARK ^ count, room, ...this.towardsBoard.slice(0, count)]);
+    this.received = [];
+  }
+  clock(value) {
+    const { BLOCK, HEAD, MARK } = SpiPeripheral;
+    if (!this.block) return 0;
+    const at = this.received.push(value) - 1;
+    const answer = this.block[at] ?? 0;
+    if (this.received.length === BLOCK) {
+      const [count, mark] = this.received;
+      if (mark === (MARK ^ count) && count <= BLOCK - HEAD) {
+        this.towardsBoard.splice(0, this.block[0]);
+        this.attention.setInputValue(this.towardsBoard.length > 0);
+        for (const byte of this.received.slice(HEAD, HEAD + count)) this.toHost(byte);
+      }
+      this.block = null;
+    }
+    return answer;
   }
 }
 
@@ -271,11 +323,13 @@ function line(onData) {
 let pico = null;
 const consoleLine = line((data) => pico.type(data));
 const uartLine = line((data) => pico.uart.receive(data));
+const spiLine = line((data) => pico.peripheral.feed(data));
 const powerUp = (flash) =>
   new Pico(
     flash,
     (bytes) => bytes.forEach((byte) => consoleLine.put(byte)),
     (byte) => uartLine.put(byte),
+    (byte) => spiLine.put(byte),
   );
 
 pico = powerUp(fs.readFileSync(flashFile));
@@ -284,13 +338,18 @@ process.on('SIGUSR2', () => {
 });
 process.on('SIGTERM', () => process.exit(0));
 
-const ports = { console: await consoleLine.ready, uart0: await uartLine.ready };
+const ports = {
+  console: await consoleLine.ready,
+  uart0: await uartLine.ready,
+  spi0: await spiLine.ready,
+};
 console.log(`READY ${JSON.stringify(ports)}`);
 
 function turn() {
   pico.run(performance.now() + SLICE_MS);
   consoleLine.flush();
   uartLine.flush();
+  spiLine.flush();
   if (pico.wantsReset) pico = powerUp(pico.chip.flash.slice(0, FLASH_BYTES));
   setImmediate(turn);
 }
