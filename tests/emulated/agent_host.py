@@ -7,6 +7,8 @@ import queue
 import time
 from collections.abc import Callable
 
+import serial
+
 from feagi_io_host import PNS, BoardBridge
 from feagi_io_host.bridge import BoardDown, BoardUp
 from feagi_io_host.core.container import FeagiByteContainer
@@ -72,6 +74,10 @@ class Host:
 def start_program(board: EmulatedBoard, release_ms: int = 0) -> None:
     """The agent on its UART, or with `release_ms` on the line of the REPL."""
     board.mpremote("exec", "--no-follow", f"import checked_agent as it; it.run({release_ms})")
+    if release_ms:
+        # Until it has the line, what a host says there is for the REPL, and may stop it.
+        with serial.serial_for_url(board.console, timeout=DEADLINE_S) as line:
+            assert line.read_until(b'"fw"').endswith(b'"fw"')
 
 
 def counts(board: EmulatedBoard) -> list[int]:

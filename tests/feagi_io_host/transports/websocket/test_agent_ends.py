@@ -105,6 +105,7 @@ def test_a_stream_that_ends_brings_the_agent_back(make_agent: Any) -> None:
         pns.sessions[0].close("the brain has enough of it")
         assert back.wait(DEADLINE_S)
         assert agent.counters()["registrations"] == 2
+        agent.close()  # before the server: who connects in the moment of its end is another story
 
 
 def test_a_server_that_carries_nothing_so_refuses(make_agent: Any) -> None:
