@@ -23,16 +23,16 @@ import numpy as np
 
 from feagi_io_host.bench import udp_soak
 from feagi_io_host.bench.runner import Row
-from feagi_io_host.core.types import StreamType
-from feagi_io_host.transports.udp.datagram import (
+from feagi_io_host.core.datagram import (
     DEFAULT_DATAGRAM_BYTES,
     KEY_BYTES,
     Check,
     Seal,
 )
-from feagi_io_host.transports.udp.fragment import Fragmenter, FragmentSettings
+from feagi_io_host.core.fragment import Fragmenter, FragmentSettings
+from feagi_io_host.core.reassembly import Reassembler
+from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.udp.ladder import BurstReceiver, BurstSender, Pacer, Rung, probe
-from feagi_io_host.transports.udp.reassembly import Reassembler
 from feagi_io_host.transports.udp.sockets import size_buffer
 from feagi_io_host.transports.udp.vectors import (
     SOL_UDP,

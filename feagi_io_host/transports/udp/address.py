@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl
 
+from feagi_io_host.core.datagram import KEY_BYTES, Check
 from feagi_io_host.core.errors import ConfigError, FeagiDataError, FeagiIOError, PortError
-from feagi_io_host.transports.udp.datagram import KEY_BYTES, Check
-from feagi_io_host.transports.udp.fragment import FragmentSettings, Oversize
+from feagi_io_host.core.fragment import FragmentSettings, Oversize
 from feagi_io_host.transports.udp.vectors import Address
 
 SCHEME: Final = "udp://"

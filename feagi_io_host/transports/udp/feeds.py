@@ -19,14 +19,14 @@ from collections.abc import Callable
 from typing import Final
 
 from feagi_io_host.core.carrier import AttachedAgent
+from feagi_io_host.core.datagram import Seal
 from feagi_io_host.core.errors import ClosedError, LocalError, PortError
+from feagi_io_host.core.fragment import Fragmenter
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.nonblocking.compression import AsyncFrameCompressor
 from feagi_io_host.nonblocking.loop_side import loop_side
 from feagi_io_host.transports.udp.address import StreamAddress
-from feagi_io_host.transports.udp.datagram import Seal
-from feagi_io_host.transports.udp.fragment import Fragmenter
 from feagi_io_host.transports.udp.ladder import BurstSender
 from feagi_io_host.transports.udp.loop_socket import LoopSocket
 from feagi_io_host.transports.udp.session import VisualizationSession

@@ -33,7 +33,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from feagi_io_host.transports.udp.datagram import BytesLike
+from feagi_io_host.core.datagram import BytesLike
 from feagi_io_host.transports.udp.vectors import Address
 
 MAGIC: Final = b"FH"

@@ -26,17 +26,17 @@ from typing import Final
 
 import numpy as np
 
-from feagi_io_host.core.errors import ConfigError, PortError
-from feagi_io_host.core.types import StreamType
-from feagi_io_host.transports.udp.datagram import (
+from feagi_io_host.core.datagram import (
     HEADER_BYTES,
     MAX_DATAGRAM_BYTES,
     MIN_SHARE_BYTES,
     Check,
     Seal,
 )
-from feagi_io_host.transports.udp.fragment import Burst, Fragmenter, FragmentSettings, U8Array
-from feagi_io_host.transports.udp.reassembly import Reassembler
+from feagi_io_host.core.errors import ConfigError, PortError
+from feagi_io_host.core.fragment import Burst, Fragmenter, FragmentSettings, U8Array
+from feagi_io_host.core.reassembly import Reassembler
+from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.udp.sockets import path_datagram_bytes
 from feagi_io_host.transports.udp.vectors import (
     SOL_UDP,

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from feagi_io_host.core.datagram import MAX_DATAGRAM_BYTES
 from feagi_io_host.core.errors import PortBusyError, PortError, PortPermissionError
+from feagi_io_host.core.fragment import Burst
 from feagi_io_host.transports.udp.address import resolve
-from feagi_io_host.transports.udp.datagram import MAX_DATAGRAM_BYTES
-from feagi_io_host.transports.udp.fragment import Burst
 from feagi_io_host.transports.udp.ladder import BurstReceiver, BurstSender, Pacer, Probe
 from feagi_io_host.transports.udp.sockets import forbid_ip_fragments, size_buffer
 from feagi_io_host.transports.udp.vectors import Address

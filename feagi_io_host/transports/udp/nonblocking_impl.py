@@ -29,6 +29,7 @@ from feagi_io_host.core.errors import (
     LocalError,
     StopTimeoutError,
 )
+from feagi_io_host.core.fragment import Oversize
 from feagi_io_host.core.messages import ConnectionProtocol
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
@@ -43,7 +44,6 @@ from feagi_io_host.transports.udp.feeds import (
     GroupFeed,
     VisualizationFeed,
 )
-from feagi_io_host.transports.udp.fragment import Oversize
 from feagi_io_host.transports.udp.greeting import session_of
 from feagi_io_host.transports.udp.ladder import BurstReceiver, best_rungs
 from feagi_io_host.transports.udp.loop_socket import LoopSocket

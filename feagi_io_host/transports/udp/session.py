@@ -20,12 +20,13 @@ from feagi_io_host.blocking.compression import FrameCompressor
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.carrier import AttachedAgent
 from feagi_io_host.core.compression import CompressionSettings
+from feagi_io_host.core.datagram import Seal
 from feagi_io_host.core.errors import ClosedError, FeagiDataError
+from feagi_io_host.core.fragment import Fragmenter, FragmentSettings, U8Array
 from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.core.reassembly import Reassembler
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.udp.address import StreamAddress, new_session
-from feagi_io_host.transports.udp.datagram import Seal
-from feagi_io_host.transports.udp.fragment import Fragmenter, FragmentSettings, U8Array
 from feagi_io_host.transports.udp.greeting import (
     REPORT,
     GreetingKind,
@@ -34,7 +35,6 @@ from feagi_io_host.transports.udp.greeting import (
     LossCount,
     report_of,
 )
-from feagi_io_host.transports.udp.reassembly import Reassembler
 from feagi_io_host.transports.udp.stream_end import reassembly_settings
 from feagi_io_host.transports.udp.vectors import Address
 

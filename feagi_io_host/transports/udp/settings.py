@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
+from feagi_io_host.core.datagram import DEFAULT_DATAGRAM_BYTES, Check
 from feagi_io_host.core.errors import ConfigError
+from feagi_io_host.core.fragment import FragmentSettings, Oversize
 from feagi_io_host.transports.udp.address import is_loopback
-from feagi_io_host.transports.udp.datagram import DEFAULT_DATAGRAM_BYTES, Check
-from feagi_io_host.transports.udp.fragment import FragmentSettings, Oversize
 from feagi_io_host.transports.udp.group import GroupSettings
 from feagi_io_host.transports.udp.ladder import DEFAULT_BYTES_PER_S, DEFAULT_DEPTH_BYTES, Pacer
 from feagi_io_host.transports.udp.sockets import DEFAULT_BUFFER_BYTES

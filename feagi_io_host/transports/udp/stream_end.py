@@ -19,12 +19,13 @@ from typing import Final
 from feagi_io_host.blocking.compression import FrameCompressor
 from feagi_io_host.core.compression import CompressionMode, CompressionSettings
 from feagi_io_host.core.container import BytesLike
+from feagi_io_host.core.datagram import MAX_DATAGRAM_BYTES, Seal
 from feagi_io_host.core.errors import ClosedError, FeagiDataError, LocalError, PortError
+from feagi_io_host.core.fragment import Fragmenter
 from feagi_io_host.core.pool import SharedFBC
+from feagi_io_host.core.reassembly import Reassembler, ReassemblySettings
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.udp.address import StreamAddress, parse_stream_address, resolve
-from feagi_io_host.transports.udp.datagram import MAX_DATAGRAM_BYTES, Seal
-from feagi_io_host.transports.udp.fragment import Fragmenter
 from feagi_io_host.transports.udp.greeting import (
     GREETING_BYTES,
     REPORT,
@@ -41,7 +42,6 @@ from feagi_io_host.transports.udp.ladder import (
     Rung,
     best_rungs,
 )
-from feagi_io_host.transports.udp.reassembly import Reassembler, ReassemblySettings
 from feagi_io_host.transports.udp.sockets import (
     DEFAULT_BUFFER_BYTES,
     forbid_ip_fragments,

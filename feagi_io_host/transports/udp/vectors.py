@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from feagi_io_host.transports.udp.datagram import HEADER_BYTES
-from feagi_io_host.transports.udp.fragment import Burst, U8Array
+from feagi_io_host.core.datagram import HEADER_BYTES
+from feagi_io_host.core.fragment import Burst, U8Array
 
 UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104

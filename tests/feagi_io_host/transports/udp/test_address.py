@@ -7,7 +7,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from feagi_io_host.core.datagram import Check
 from feagi_io_host.core.errors import FeagiDataError, PortError
+from feagi_io_host.core.fragment import Oversize
 from feagi_io_host.transports.udp.address import (
     StreamAddress,
     is_loopback,
@@ -16,8 +18,6 @@ from feagi_io_host.transports.udp.address import (
     parse_stream_address,
     resolve,
 )
-from feagi_io_host.transports.udp.datagram import Check
-from feagi_io_host.transports.udp.fragment import Oversize
 
 SECRET = "00000000000000ff-" + "5a" * 32
 

@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from feagi_io_host.core.reassembly import COUNTERS
 from feagi_io_host.transports.udp.greeting import (
     GREETING_BYTES,
     REPORT,
@@ -20,7 +21,6 @@ from feagi_io_host.transports.udp.greeting import (
     report_of,
     session_of,
 )
-from feagi_io_host.transports.udp.reassembly import COUNTERS
 
 SESSION, KEY, SECRET = 0x1122334455667788, bytes(range(32)), b"s" * 32
 HERE, THERE = ("10.0.0.1", 5000), ("10.0.0.2", 6000)

@@ -12,14 +12,14 @@ from itertools import product
 import numpy as np
 import pytest
 
+from feagi_io_host.core.datagram import Check, Seal
 from feagi_io_host.core.errors import ConfigError, PortError
+from feagi_io_host.core.fragment import Burst, Fragmenter, FragmentSettings
+from feagi_io_host.core.reassembly import Reassembler, ReceivedBurst
 from feagi_io_host.transports.udp import ladder
-from feagi_io_host.transports.udp.datagram import Check, Seal
-from feagi_io_host.transports.udp.fragment import Burst, Fragmenter, FragmentSettings
 from feagi_io_host.transports.udp.ladder import BurstReceiver, BurstSender, Pacer, Rung, probe
-from feagi_io_host.transports.udp.reassembly import Reassembler, ReceivedBurst
 from feagi_io_host.transports.udp.vectors import SendVector
-from tests.feagi_io_host.transports.udp.wire import VIZ, datagram
+from tests.feagi_io_host.core.datagrams import VIZ, datagram
 
 SEAL = Seal(Check.CRC)
 DEADLINE_S = 5.0

@@ -13,13 +13,13 @@ from collections import defaultdict
 
 import numpy as np
 
-from feagi_io_host.core.types import StreamType
-from feagi_io_host.transports.udp.datagram import Check, Seal
-from feagi_io_host.transports.udp.reassembly import (
+from feagi_io_host.core.datagram import Check, Seal
+from feagi_io_host.core.reassembly import (
     Reassembler,
     ReassemblySettings,
     ReceivedBurst,
 )
+from feagi_io_host.core.types import StreamType
 
 SETTINGS = ReassemblySettings(
     max_frame_bytes=2048, max_memory_bytes=4096, max_open=3, timeout_s=0.1, resync_s=0.5

@@ -16,9 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from feagi_io_host.core.errors import ConfigError, LocalError
-from feagi_io_host.core.types import StreamType
-from feagi_io_host.transports.udp.datagram import (
+from feagi_io_host.core.datagram import (
     CHECK_BYTES,
     DEFAULT_DATAGRAM_BYTES,
     FLAG_PARITY,
@@ -34,6 +32,8 @@ from feagi_io_host.transports.udp.datagram import (
     Check,
     Seal,
 )
+from feagi_io_host.core.errors import ConfigError, LocalError
+from feagi_io_host.core.types import StreamType
 
 U8Array = npt.NDArray[np.uint8]
 Pack = Callable[[BytesLike], BytesLike]
@@ -165,7 +165,7 @@ class Fragmenter:
             frame = self._pack(frame)
         total = len(frame)
         if total == 0:
-            raise LocalError("an empty frame cannot be sent over UDP; 1 byte or more needed")
+            raise LocalError("an empty frame has nothing to cut; 1 byte or more needed")
         count = -(-total // share)
         if count > 1 and settings.oversize is Oversize.DROP:
             self._counters["dropped_oversize"] += 1

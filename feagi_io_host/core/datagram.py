@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The header in front of every UDP datagram: 32 bytes, little-endian, of our own making.
+"""The header in front of every datagram: 32 bytes, little-endian, of our own making.
+
+A datagram here is what a line carries whole or not at all: one of UDP, a message of a WebRTC data
+channel.
 
      0  u64  check: 0, or CRC-32 of everything behind it, or the first 8 bytes of its keyed BLAKE2s
      8  2s   magic "FU"
@@ -19,7 +22,7 @@ The check comes first so that what it covers lies in one piece.
 Flags: 1 PARITY, 2 CRC, 4 TAG. 8 and 16 are reserved and compatible: a receiver that does not know
 them goes on. 32 and 64 are reserved and incompatible: it drops the datagram. 128 is always 0.
 
-FEAGI's own engine speaks no UDP; both ends of this are ours. The key of the tag belongs to one
+FEAGI's own engine speaks neither; both ends of this are ours. The key of the tag belongs to one
 session: handed out by the control channel, it dies with the session, and so do the datagrams
 somebody may have recorded in it.
 """

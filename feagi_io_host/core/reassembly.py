@@ -32,9 +32,7 @@ from typing import Final
 
 import numpy as np
 
-from feagi_io_host.core.errors import ConfigError
-from feagi_io_host.core.types import StreamType
-from feagi_io_host.transports.udp.datagram import (
+from feagi_io_host.core.datagram import (
     CHECK_BYTES,
     HEADER_BYTES,
     BytesLike,
@@ -44,7 +42,9 @@ from feagi_io_host.transports.udp.datagram import (
     Seal,
     parse_header,
 )
-from feagi_io_host.transports.udp.fragment import SEQUENCE_END, U8Array, header_ramp
+from feagi_io_host.core.errors import ConfigError
+from feagi_io_host.core.fragment import SEQUENCE_END, U8Array, header_ramp
+from feagi_io_host.core.types import StreamType
 
 MAX_AHEAD: Final = 1 << 15
 COUNTERS: Final = (

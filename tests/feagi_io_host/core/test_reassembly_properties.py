@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from feagi_io_host.transports.udp.datagram import Check, Seal
-from feagi_io_host.transports.udp.fragment import Fragmenter, FragmentSettings
-from feagi_io_host.transports.udp.reassembly import Reassembler, ReassemblySettings
-from tests.feagi_io_host.transports.udp.story import tell
-from tests.feagi_io_host.transports.udp.wire import VIZ, BadNetwork, whole
+from feagi_io_host.core.datagram import Check, Seal
+from feagi_io_host.core.fragment import Fragmenter, FragmentSettings
+from feagi_io_host.core.reassembly import Reassembler, ReassemblySettings
+from tests.feagi_io_host.core.datagrams import VIZ, BadNetwork, whole
+from tests.feagi_io_host.core.story import tell
 
 BURSTS = 40
 KEY = bytes(32)

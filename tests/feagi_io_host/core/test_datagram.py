@@ -7,17 +7,17 @@ import struct
 
 import pytest
 
-from feagi_io_host.core.errors import ConfigError
-from feagi_io_host.core.types import StreamType
-from feagi_io_host.transports.udp.datagram import (
+from feagi_io_host.core.datagram import (
     HEADER_BYTES,
     Check,
     DatagramError,
     Seal,
     parse_header,
 )
-from feagi_io_host.transports.udp.fragment import Fragmenter, FragmentSettings
-from tests.feagi_io_host.transports.udp.wire import NO_CHECK, VIZ, datagram, whole
+from feagi_io_host.core.errors import ConfigError
+from feagi_io_host.core.fragment import Fragmenter, FragmentSettings
+from feagi_io_host.core.types import StreamType
+from tests.feagi_io_host.core.datagrams import NO_CHECK, VIZ, datagram, whole
 
 KEY = bytes(range(32))
 PAYLOAD = bytes(range(100))

@@ -8,16 +8,16 @@ import dataclasses
 import numpy as np
 import pytest
 
+from feagi_io_host.core.datagram import Check, Seal
 from feagi_io_host.core.errors import ConfigError
-from feagi_io_host.transports.udp.datagram import Check, Seal
-from feagi_io_host.transports.udp.fragment import Fragmenter, FragmentSettings
-from feagi_io_host.transports.udp.reassembly import (
+from feagi_io_host.core.fragment import Fragmenter, FragmentSettings
+from feagi_io_host.core.reassembly import (
     MAX_AHEAD,
     Reassembler,
     ReassemblySettings,
     ReceivedBurst,
 )
-from tests.feagi_io_host.transports.udp.wire import VIZ, datagram, whole
+from tests.feagi_io_host.core.datagrams import VIZ, datagram, whole
 
 FRAME = np.random.default_rng(1).integers(0, 256, 1000, np.uint8).tobytes()
 SMALL = FragmentSettings(datagram_bytes=96)

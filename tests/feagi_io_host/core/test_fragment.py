@@ -6,11 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from feagi_io_host.core.datagram import HEADER_BYTES, BytesLike, Check, Seal, parse_header
 from feagi_io_host.core.errors import ConfigError, LocalError
+from feagi_io_host.core.fragment import Burst, Fragmenter, FragmentSettings, Oversize
 from feagi_io_host.core.types import StreamType
-from feagi_io_host.transports.udp.datagram import HEADER_BYTES, BytesLike, Check, Seal, parse_header
-from feagi_io_host.transports.udp.fragment import Burst, Fragmenter, FragmentSettings, Oversize
-from tests.feagi_io_host.transports.udp.wire import VIZ, whole
+from tests.feagi_io_host.core.datagrams import VIZ, whole
 
 SHARE = 1368
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fuzz target: reassembly of arbitrary datagrams, told as a story.
 
-python tests/fuzz/udp_reassembly.py [-runs=N] [-max_total_time=SECONDS] [CORPUS]
+python tests/fuzz/reassembly.py [-runs=N] [-max_total_time=SECONDS] [CORPUS]
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import sys
 
 import atheris
 
+PARTS = ["datagram", "fragment", "reassembly"]
+
 # What is imported in here is instrumented.
-with atheris.instrument_imports(include=["feagi_io_host.transports.udp"]):
-    from tests.feagi_io_host.transports.udp.story import tell
+with atheris.instrument_imports(include=[f"feagi_io_host.core.{part}" for part in PARTS]):
+    from tests.feagi_io_host.core.story import tell
 
 if __name__ == "__main__":
     atheris.Setup(sys.argv, tell)

@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from feagi_io_host.core.fragment import Burst
 from feagi_io_host.core.types import StreamType
-from feagi_io_host.transports.udp.fragment import Burst
 
 VIZ = StreamType.VISUALIZATION
 NO_CHECK, CRC = 0, 2
