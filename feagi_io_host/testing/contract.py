@@ -287,4 +287,5 @@ class TransportContract(ContractWorld):
         before = Residue()
         for _ in range(5):
             live_once()
-        assert before.since() == []
+        left = before.since()
+        assert not left, f"left behind: {'; '.join(left)}"

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-# How long threads that were told to stop may take to end, all of them together.
+# How long threads that were told to stop may take to end, all of them together, and how long
+# descriptors are watched before they count as left behind.
 THREAD_GRACE_S: Final = 1.0
+_LOOK_S: Final = 0.01
 _FDS: Final = Path("/proc/self/fd")
 _SHM: Final = Path("/dev/shm")
 # What this library names its segments and sockets: with the process that made them.
@@ -42,15 +44,23 @@ class Residue:
             thread.join(max(deadline_s - time.monotonic(), 0.0))
             if thread.is_alive():
                 found.append(f"thread {thread.name!r}")
-        for fd, target in _open_fds().items():
-            if self._fds.get(fd) != target:
-                found.append(f"descriptor {fd} ({target})")
+        found += [f"descriptor {fd} ({target})" for fd, target in self._fds_since()]
         found += [
             f"shared memory {_SHM / name}"
             for name in _names(_SHM) - self._segments
             if not _of_others(name)
         ]
         return found
+
+    def _fds_since(self) -> list[tuple[str, str]]:
+        """What each look finds until the deadline: another thread that reads a file at the moment
+        of one look, as the guard of a running transport reads /proc, has left nothing behind."""
+        deadline_s = time.monotonic() + THREAD_GRACE_S
+        lasting = _open_fds().items() - self._fds.items()
+        while lasting and time.monotonic() < deadline_s:
+            time.sleep(_LOOK_S)
+            lasting &= _open_fds().items()
+        return sorted(lasting)
 
 
 def _open_fds() -> dict[str, str]:

@@ -55,3 +55,21 @@ def test_residue_sees_threads_and_descriptors() -> None:
     assert "thread 'left over'" in found
     assert any(line.startswith(f"descriptor {read} ") for line in found)
     assert before.since() == []
+
+
+def test_what_another_thread_reads_at_the_moment_is_not_left_behind() -> None:
+    ended = threading.Event()
+
+    def read_all_the_time() -> None:
+        while not ended.is_set():
+            Path("/proc/self/status").read_bytes()
+            os.listdir("/proc/self/fd")
+
+    thread = threading.Thread(target=read_all_the_time)
+    thread.start()
+    try:
+        before = Residue()
+        assert [found for _ in range(100) for found in before.since()] == []
+    finally:
+        ended.set()
+        thread.join()
