@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: Apache-2.0
+// The areas and their voxels in three dimensions: drawing, the camera, and which voxel is under a
+// point. Draws when told to; knows neither the server nor the lists beside it.
+
+import {
+  Box3,
+  BufferAttribute,
+  BufferGeometry,
+  Color,
+  DynamicDrawUsage,
+  GLSL3,
+  InstancedBufferAttribute,
+  InstancedBufferGeometry,
+  LineBasicMaterial,
+  LineSegments,
+  Mesh,
+  MeshBasicMaterial,
+  PerspectiveCamera,
+  Ray,
+  Scene,
+  ShaderMaterial,
+  Vector2,
+  Vector3,
+  WebGLRenderer,
+} from "three";
+import { OrbitControls } from "three/addons/controls/OrbitControls.js";
+
+import { boxEdges, boxFloor } from "./boxes.mjs";
+import { paintLabels } from "./labels.mjs";
+import { arrange } from "./layout.mjs";
+import { voxelUnder } from "./pick.mjs";
+import {
+  CUBE_INDICES,
+  SQUARE_INDICES,
+  VOXEL_FRAGMENT,
+  VOXEL_INDEX,
+  VOXEL_VERTEX,
+  voxelCorners,
+} from "./shaders.mjs";
+import { FADE_S } from "./voxels.mjs";
+
+const FIELD_DEGREES = 38;
+const VIEW_FROM = new Vector3(0.28, 0.55, 1).normalize();
+const MOST_PIXELS = 2; // per CSS pixel: more is not seen and costs
+const GLIDE_MS = 350;
+const CUBES_UP_TO = 60000;
+
+export class BrainScene {
+  /** Throws where the browser has no WebGL 2. */
+  constructor(canvas, labels, voxels, theme) {
+    this.canvas = canvas;
+    this.labels = labels;
+    this.voxels = voxels;
+    this.theme = theme;
+    this.renderer = new WebGLRenderer({ canvas, antialias: !drawsInSoftware(), alpha: true });
+    this.renderer.setClearColor(0x000000, 0);
+    this.camera = new PerspectiveCamera(FIELD_DEGREES, 1, 0.1, 4000);
+    this.controls = new OrbitControls(this.camera, canvas);
+    this.controls.enableDamping = true;
+    this.controls.dampingFactor = 0.14;
+    this.controls.screenSpacePanning = true;
+    this.controls.addEventListener("start", () => {
+      this.untouched = false;
+      this.glide = null;
+    });
+    this.controls.addEventListener("change", () => this.touch());
+    this.untouched = true; // nobody has moved the camera: it follows what there is to see
+    this.glide = null;
+    this.selected = null;
+    this.slow = false;
+    this.dirty = true;
+    this.labelsDirty = true;
+    this.showLabels = true;
+    this.size = { width: 0, height: 0 };
+    this.build();
+    theme.follow(() => this.recolour());
+  }
+
+  build() {
+    this.scene = new Scene();
+    const geometry = new InstancedBufferGeometry();
+    geometry.setAttribute("position", new BufferAttribute(voxelCorners(), 3));
+    geometry.setIndex(VOXEL_INDEX);
+    this.at = new InstancedBufferAttribute(this.voxels.at, 4).setUsage(DynamicDrawUsage);
+    this.heat = new InstancedBufferAttribute(this.voxels.heat, 2).setUsage(DynamicDrawUsage);
+    geometry.setAttribute("at", this.at);
+    geometry.setAttribute("heat", this.heat);
+    this.uniforms = {
+      now: { value: 0 },
+      fade: { value: FADE_S },
+      live: { value: 1 },
+      flatness: { value: 0 },
+      pixel: { value: 0 },
+      ramp: { value: [] },
+    };
+    const material = new ShaderMaterial({
+      glslVersion: GLSL3,
+      vertexShader: VOXEL_VERTEX,
+      fragmentShader: VOXEL_FRAGMENT,
+      uniforms: this.uniforms,
+      side: 2,
+    });
+    this.cloud = new Mesh(geometry, material);
+    this.cloud.frustumCulled = false;
+    this.edges = new LineSegments(
+      new BufferGeometry(),
+      new LineBasicMaterial({ vertexColors: true, transparent: true, opacity: 0.75 }),
+    );
+    this.floors = new Mesh(
+      new BufferGeometry(),
+      new MeshBasicMaterial({
+        vertexColors: true,
+        transparent: true,
+        opacity: 0.1,
+        depthWrite: false,
+        side: 2,
+      }),
+    );
+    this.marker = new LineSegments(
+      new BufferGeometry(),
+      new LineBasicMaterial({ depthTest: false }),
+    );
+    for (const object of [this.edges, this.floors, this.marker]) {
+      object.frustumCulled = false;
+    }
+    this.marker.renderOrder = 2;
+    this.scene.add(this.floors, this.edges, this.cloud, this.marker);
+  }
+
+  recolour() {
+    this.uniforms.ramp.value = this.theme.ramp.map((text) => {
+      // The shader paints what the screen shows: no conversion.
+      const whole = Number.parseInt(text.slice(1), 16);
+      return new Vector3(whole >> 16, (whole >> 8) & 255, whole & 255).divideScalar(255);
+    });
+    this.marker.material.color = new Color(this.theme.inks.mark);
+    this.frameAreas();
+    this.touch();
+  }
+
+  get areas() {
+    return [...this.voxels.areas.values()];
+  }
+
+  get seen() {
+    return this.areas.filter((area) => !area.hidden);
+  }
+
+  touch() {
+    this.dirty = true;
+    this.labelsDirty = true;
+  }
+
+  /** After areas came, grew, went, or were hidden or shown. */
+  relayout() {
+    arrange(this.seen);
+    this.voxels.place();
+    this.voxels.layoutDirty = false;
+    this.frameAreas();
+    if (this.untouched) {
+      this.fit(false);
+    }
+    this.touch();
+  }
+
+  frameAreas() {
+    const tints = Object.fromEntries(
+      Object.entries(this.theme.series).map(([kind, text]) => [kind, new Color(text)]),
+    );
+    const tint = (area) => tints[area.kind] ?? tints.other;
+    boxEdges(this.edges.geometry, this.seen, tint);
+    boxFloor(this.floors.geometry, this.seen, tint);
+  }
+
+  bounds() {
+    const box = new Box3();
+    for (const { origin, pitch, width, height, depth } of this.seen) {
+      const [x, y, z] = origin;
+      box.expandByPoint(new Vector3(x, y, z));
+      box.expandByPoint(new Vector3(x + width * pitch, y + height * pitch, z - depth * pitch));
+    }
+    return box;
+  }
+
+  /** Show everything that is not hidden, from the front and above. */
+  fit(gliding = true) {
+    const box = this.bounds();
+    if (box.isEmpty()) {
+      return;
+    }
+    const target = box.getCenter(new Vector3());
+    const distance = this.distanceFor(box, target);
+    const position = target.clone().addScaledVector(VIEW_FROM, distance);
+    if (gliding && !matchMedia("(prefers-reduced-motion: reduce)").matches) {
+      this.glide = {
+        since: performance.now(),
+        from: [this.camera.position.clone(), this.controls.target.clone()],
+        to: [position, target],
+      };
+    } else {
+      this.glide = null;
+      this.camera.position.copy(position);
+      this.controls.target.copy(target);
+    }
+    this.touch();
+  }
+
+  /** How far away every corner of the box is inside the picture, with room for labels. */
+  distanceFor(box, target) {
+    const up = Math.tan((FIELD_DEGREES / 360) * Math.PI);
+    const across = up * this.camera.aspect;
+    const right = new Vector3(0, 1, 0).cross(VIEW_FROM).normalize();
+    const top = VIEW_FROM.clone().cross(right);
+    let distance = 4;
+    for (let corner = 0; corner < 8; corner += 1) {
+      const offset = new Vector3(
+        corner & 1 ? box.max.x : box.min.x,
+        corner & 2 ? box.max.y : box.min.y,
+        corner & 4 ? box.max.z : box.min.z,
+      ).sub(target);
+      const toward = offset.dot(VIEW_FROM);
+      distance = Math.max(
+        distance,
+        toward + (Math.abs(offset.dot(right)) + 1) / across / 0.9,
+        toward + (Math.abs(offset.dot(top)) + 1) / up / 0.8,
+      );
+    }
+    return distance;
+  }
+
+  /** Turn by radians around the middle, come nearer by a factor, move by parts of the picture. */
+  turn(across, up) {
+    this.byHand();
+    const offset = this.camera.position.clone().sub(this.controls.target);
+    const far = offset.length();
+    const around = Math.atan2(offset.x, offset.z) + across;
+    const limit = Math.PI / 2 - 0.01;
+    const above = Math.max(-limit, Math.min(limit, Math.asin(offset.y / far) + up));
+    offset.set(Math.sin(around) * Math.cos(above), Math.sin(above), Math.cos(around) * Math.cos(above));
+    this.camera.position.copy(this.controls.target).addScaledVector(offset, far);
+  }
+
+  nearer(factor) {
+    this.byHand();
+    const { target } = this.controls;
+    this.camera.position.sub(target).multiplyScalar(1 / factor).add(target);
+  }
+
+  shift(across, up) {
+    this.byHand();
+    const far = this.camera.position.distanceTo(this.controls.target);
+    const step = new Vector3(across, up, 0)
+      .multiplyScalar(far)
+      .applyQuaternion(this.camera.quaternion);
+    this.camera.position.add(step);
+    this.controls.target.add(step);
+  }
+
+  byHand() {
+    this.untouched = false;
+    this.glide = null;
+    this.touch();
+  }
+
+  resize(width, height) {
+    const ratio = Math.min(MOST_PIXELS, devicePixelRatio || 1);
+    this.size = { width, height };
+    this.renderer.setPixelRatio(ratio);
+    this.renderer.setSize(width, height, false);
+    this.labels.width = Math.round(width * ratio);
+    this.labels.height = Math.round(height * ratio);
+    this.camera.aspect = width / Math.max(1, height);
+    this.camera.updateProjectionMatrix();
+    if (this.untouched) {
+      this.fit(false);
+    }
+    this.touch();
+  }
+
+  /** Move what moves by itself; true when a picture has to be drawn. */
+  advance(now) {
+    if (this.glide !== null) {
+      const part = Math.min(1, (now - this.glide.since) / GLIDE_MS);
+      const eased = 1 - (1 - part) ** 3;
+      this.camera.position.lerpVectors(this.glide.from[0], this.glide.to[0], eased);
+      this.controls.target.lerpVectors(this.glide.from[1], this.glide.to[1], eased);
+      this.glide = part < 1 ? this.glide : null;
+      this.touch();
+    }
+    this.controls.update();
+    return this.dirty;
+  }
+
+  /** Draw, at `now` seconds; `live` 0..1 dims what fires when nothing was heard for long. */
+  draw(now, live) {
+    this.send(this.at, this.voxels.moved, 4);
+    this.send(this.heat, this.voxels.changed, 2);
+    const { geometry } = this.cloud;
+    geometry.instanceCount = this.voxels.count;
+    const flat = this.slow || this.voxels.count > CUBES_UP_TO;
+    geometry.setDrawRange(0, flat ? SQUARE_INDICES : CUBE_INDICES);
+    this.uniforms.flatness.value = flat ? 1 : 0;
+    this.uniforms.now.value = now;
+    this.uniforms.live.value = live;
+    const tall = this.renderer.getDrawingBufferSize(new Vector2()).y;
+    this.uniforms.pixel.value = (0.7 * Math.tan((FIELD_DEGREES / 360) * Math.PI)) / Math.max(1, tall / 2);
+    this.markSelected();
+    this.renderer.render(this.scene, this.camera);
+    if (this.labelsDirty) {
+      paintLabels(this);
+      this.labelsDirty = false;
+    }
+    this.dirty = false;
+  }
+
+  send(attribute, range, width) {
+    if (range.to > range.from) {
+      attribute.addUpdateRange(range.from * width, (range.to - range.from) * width);
+      attribute.needsUpdate = true;
+    }
+    range.from = this.voxels.capacity;
+    range.to = 0;
+  }
+
+  markSelected() {
+    const chosen = this.selected;
+    this.marker.visible = chosen !== null && !chosen.area.hidden;
+    if (this.marker.visible) {
+      const { origin, pitch } = chosen.area;
+      const box = {
+        origin: [
+          origin[0] + chosen.x * pitch,
+          origin[1] + chosen.y * pitch,
+          origin[2] - chosen.z * pitch,
+        ],
+        pitch,
+        width: 1,
+        height: 1,
+        depth: 1,
+      };
+      boxEdges(this.marker.geometry, [box], () => this.marker.material.color);
+    }
+  }
+
+  /** Where a cell is in the picture, in CSS pixels of the canvas; null behind the eye. */
+  project(area, x, y, z) {
+    const { origin, pitch } = area;
+    return this.projectPoint(
+      new Vector3(
+        origin[0] + (x + 0.5) * pitch,
+        origin[1] + (y + 0.5) * pitch,
+        origin[2] - (z + 0.5) * pitch,
+      ),
+    );
+  }
+
+  projectPoint(point) {
+    this.camera.updateMatrixWorld();
+    const seen = point.clone().project(this.camera);
+    if (seen.z > 1) {
+      return null;
+    }
+    return {
+      x: ((seen.x + 1) / 2) * this.size.width,
+      y: ((1 - seen.y) / 2) * this.size.height,
+    };
+  }
+
+  /** The voxel drawn at a point of the canvas, {area, x, y, z}, or null. */
+  voxelAt(x, y, now) {
+    this.camera.updateMatrixWorld();
+    const { width, height } = this.size;
+    const toward = new Vector3((2 * x) / width - 1, 1 - (2 * y) / height, 0.5)
+      .unproject(this.camera)
+      .sub(this.camera.position)
+      .normalize();
+    return voxelUnder(this.voxels, new Ray(this.camera.position, toward), now);
+  }
+
+  /** Voxels and labels as they stand on the screen, as a canvas. */
+  picture() {
+    const { canvas } = this;
+    const made = document.createElement("canvas");
+    [made.width, made.height] = [canvas.width, canvas.height];
+    const context = made.getContext("2d");
+    context.fillStyle = this.theme.inks.ground;
+    context.fillRect(0, 0, made.width, made.height);
+    // Without this the browser may have cleared what was shown.
+    this.renderer.render(this.scene, this.camera);
+    context.drawImage(canvas, 0, 0);
+    context.drawImage(this.labels, 0, 0);
+    return made;
+  }
+}
+
+/** True where the processor draws, for which smooth edges are the dearest part of a picture. */
+function drawsInSoftware() {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  const told = gl?.getExtension("WEBGL_debug_renderer_info");
+  const name = told ? gl.getParameter(told.UNMASKED_RENDERER_WEBGL) : "";
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return /swiftshader|llvmpipe|software|basic render/i.test(name);
+}
