@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_SECONDS ?= 15
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 ENGINE_ARGS ?=
 BOARD_ARGS ?=
 PY := $(VENV)/bin/python
@@ -29,7 +30,7 @@ help:
 	@echo "PYTHON=...      the interpreter to set up with, 3.11 or newer (now: $(PYTHON))"
 
 demo: $(VENV)/.ready-demo
-	$(VENV)/bin/feagi-io demo --seconds $(DEMO_SECONDS)
+	$(VENV)/bin/feagi-io demo --view --seconds $(DEMO_SECONDS) $(DEMO_ARGS)
 
 # The engine brings its own libraries: an interpreter with pip is all it takes.
 engine: $(VENV)/.made

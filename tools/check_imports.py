@@ -47,7 +47,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "feagi_io_host/transports/websocket": frozenset({"websockets"}),
     "feagi_io_host/transports/zenoh": frozenset({"zenoh"}),
     "feagi_io_host/transports/zmq": frozenset({"zmq"}),
-    "feagi_io_host/viewer": frozenset({"websockets"}),
+    "feagi_io_host/viewer": frozenset({"numpy", "websockets"}),
 }
 
 # The core is sans-I/O: bytes and the time come in as parameters.

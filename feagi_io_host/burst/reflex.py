@@ -231,13 +231,14 @@ class ReflexEngine(BurstEngine):
         return (count - 1) / span_s if span_s > 0.0 else 0.0
 
     def telemetry(self) -> dict[str, Any]:
-        """A snapshot as plain data: `bursts`, `rate_hz` set and `measured_rate_hz`,
+        """A snapshot as plain data: `bursts`, `paused`, `rate_hz` set and `measured_rate_hz`,
         `late_bursts`, `skipped_bursts`, `lateness`, the buffer pools, and the counters of
         frames (`sensory_*`, `motor_*`, `visualization_frames`) and voxels (`voxels_*`)."""
         with self._lock:
             counts = dict(self._counts)
         return {
             "bursts": self._burst_count,
+            "paused": not self._resumed.is_set(),
             "rate_hz": self.rate_hz,
             "measured_rate_hz": self.measured_rate_hz,
             "late_bursts": self._timetable.late_bursts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,14 @@ import typer
 from feagi_io_host.cli.boards_app import boards_app
 from feagi_io_host.cli.exits import FAILED, JsonOption, fail, named_errors
 from feagi_io_host.cli.signals import stops_on_signal
+from feagi_io_host.cli.viewing import (
+    ControlOption,
+    HostOption,
+    NetworkOption,
+    OpenOption,
+    TokenOption,
+    ViewOptions,
+)
 
 app = typer.Typer(
     name="feagi-io",
@@ -37,25 +46,46 @@ def demo(
         str,
         typer.Option(help="The board: unix (a process), qemu-mps2-an385 (emulated)."),
     ] = "unix",
+    view: Annotated[
+        bool, typer.Option("--view", help="Show it in the browser, too; prints the URL.")
+    ] = False,
+    view_port: Annotated[int, typer.Option(help="Port of the viewer; 0 is any free one.")] = 0,
+    view_host: HostOption = "127.0.0.1",
+    open_to_network: NetworkOption = False,
+    token: TokenOption = None,
+    open_browser: OpenOption = False,
+    control: ControlOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """A MicroPython board balances a pole, because a brain on this machine sees and moves it.
 
     Exit status 0 when the pole still stands at the end, 1 when it fell.
     """
-    with named_errors():
+    options = ViewOptions(view_port, view_host, open_to_network, token, open_browser)
+    _refuse_without_view(view, control, options)
+    with named_errors(), ExitStack() as stack:
         from feagi_io_host.cli.demo.session import Demo
         from feagi_io_host.cli.demo.view import choose_view
 
-        view = choose_view(json_output)
-        run = Demo(seconds=seconds, brain=not no_brain, say=view.say, show=view.show, board=board)
-        with stops_on_signal(run.stop), view:
+        shown = choose_view(json_output)
+        run = Demo(seconds=seconds, brain=not no_brain, say=shown.say, show=shown.show, board=board)
+        stack.enter_context(stops_on_signal(run.stop))
+        if view:
+            stack.enter_context(
+                run.viewer(options, lambda line: typer.echo(line, err=json_output), control=control)
+            )
+        with shown:
             result = run.run()
     if json_output:
         typer.echo(json.dumps(result.as_json()))
     else:
         typer.echo(result.summary())
     raise typer.Exit(0 if result.upright else FAILED)
+
+
+def _refuse_without_view(view: bool, control: bool, options: ViewOptions) -> None:
+    if not view and (control or options != ViewOptions()):
+        raise typer.BadParameter("this is for --view", param_hint="an option of the viewer")
 
 
 @app.command()
@@ -131,6 +161,15 @@ def serve(
     status: Annotated[
         str, typer.Option(help="Port of the status page on 127.0.0.1; 0 for any, or none.")
     ] = "30002",
+    view: Annotated[
+        bool, typer.Option("--view", help="Show the brain in the browser; prints the URL.")
+    ] = False,
+    view_port: Annotated[int, typer.Option(help="Port of the viewer; 0 is any free one.")] = 0,
+    view_host: HostOption = "127.0.0.1",
+    open_to_network: NetworkOption = False,
+    token: TokenOption = None,
+    open_browser: OpenOption = False,
+    control: ControlOption = False,
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="End after so long instead of at Ctrl-C.")
     ] = None,
@@ -150,6 +189,8 @@ def serve(
         typer.echo(json.dumps(data) if json_output else line)
 
     port = None if status == "none" else _port(status)
+    options = ViewOptions(view_port, view_host, open_to_network, token, open_browser)
+    _refuse_without_view(view, control, options)
     with named_errors():
         from feagi_io_host.cli.serve import BrainServer
         from feagi_io_host.cli.wires import parse_wire
@@ -166,6 +207,8 @@ def serve(
             reflexes=[parse_wire(text) for text in wire or ()],
             status_port=port,
             say=say,
+            view=options if view else None,
+            control=control,
         )
         stop = threading.Event()
         with stops_on_signal(stop):

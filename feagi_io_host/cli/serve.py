@@ -6,14 +6,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from feagi_io_host.blocking.channels import BoundedChannel
 from feagi_io_host.burst.reflex import ReflexEngine
 from feagi_io_host.burst.wiring import Reflex
 from feagi_io_host.cli.status_page import StatusPage
+from feagi_io_host.cli.viewing import ViewOptions, viewing
 from feagi_io_host.cli.wires import reflexes_between
 from feagi_io_host.core.config import PNSConfig
 from feagi_io_host.core.delivery import OnFull
@@ -22,6 +23,9 @@ from feagi_io_host.core.events import AgentDisconnected, AgentRegistered
 from feagi_io_host.core.messages import AgentConfiguration, HealthReport
 from feagi_io_host.core.units import declared_units
 from feagi_io_host.create import create_pns_with_config
+
+if TYPE_CHECKING:
+    from feagi_io_host.viewer import ViewerServer
 
 _log = logging.getLogger("feagi_io.cli")
 
@@ -99,7 +103,8 @@ class BrainServer:
     """PNS, brain and status page together. `say` hears of what happens, in the thread of `run`; of
     more than 512 things at once it hears of the last ones.
 
-    `status_port` None is no status page, 0 any free port. Raises ConfigError for settings that do
+    `status_port` None is no status page, 0 any free port. With `view` it can be seen in browsers,
+    and with `control` be paused there. Raises ConfigError for settings that do
     not fit together.
     """
 
@@ -111,6 +116,8 @@ class BrainServer:
         reflexes: Iterable[Reflex],
         status_port: int | None,
         say: Say,
+        view: ViewOptions | None = None,
+        control: bool = False,
     ) -> None:
         if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
             raise ConfigError(f"rate is {rate_hz}; {MIN_RATE_HZ} to {MAX_RATE_HZ} is possible")
@@ -129,6 +136,9 @@ class BrainServer:
         self.pns.connect_to_burst_engine(self.brain.engine)
         self.page: StatusPage | None = None
         self._status_port = status_port
+        self._view = view
+        self._control = control
+        self._viewer: ViewerServer | None = None
 
     def snapshot(self) -> dict[str, Any]:
         """`PNS.telemetry`, with `engine` and `endpoints`, as plain data."""
@@ -149,6 +159,8 @@ class BrainServer:
             stack.callback(self.brain.engine.stop, _STOP_S)
             if self._status_port is not None:
                 self.page = stack.enter_context(StatusPage(self.snapshot, self._status_port))
+            if self._view is not None:
+                self._viewer = stack.enter_context(self._viewing(self._view))
             self.brain.engine.start()
             self.pns.start()
             self._tell(*self._started())
@@ -172,10 +184,27 @@ class BrainServer:
         """Have it said by the thread in `run`: whoever reads what is said may be slow, and the
         thread that serves the agents must not wait for him."""
         self._news.put((line, data))
+        if self._viewer is not None:
+            self._viewer.say(line)
 
     def _say_news(self) -> None:
         while (news := self._news.get_nowait()) is not None:
             self._say(*news)
+
+    @contextmanager
+    def _viewing(self, options: ViewOptions) -> Iterator[ViewerServer]:
+        from feagi_io_host.viewer import PNSSource
+
+        engine = self.brain.engine
+        source = PNSSource(self.pns, engine, title="feagi-io serve", name="serve")
+
+        def tell(line: str) -> None:
+            url = line.removeprefix("viewer: ")
+            self._tell(line, {"event": "viewer", "url": url if url != line else None, "text": line})
+
+        with viewing(source, options, tell, controls=engine if self._control else None) as viewer:
+            viewer.connect_to_burst_engine(engine)
+            yield viewer
 
     # -- what happens ---------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,9 @@ from feagi_io_host.cli.demo.brain import CHANNELS, RATE_HZ, SENSOR_AREA, pole_br
 from feagi_io_host.cli.describe import first_voxels
 from feagi_io_host.cli.emulated_board import BURSTS_PER_S, EmulatedBoard
 from feagi_io_host.cli.unix_board import UnixBoard
+from feagi_io_host.cli.viewing import ViewOptions, viewing
 from feagi_io_host.core.events import SensoryData
+from feagi_io_host.core.signal import FeagiSignal
 from feagi_io_host.pns import PNS
 
 UNIX = "unix"
@@ -68,6 +70,18 @@ class PoleWatch:
     def position_m(self) -> float:
         """Newest position of the cart, 0 is the middle of the track."""
         return self._values[2]
+
+    def world(self) -> dict[str, Any] | None:
+        """Cart and pole as a viewer gets them; None before the board was heard of."""
+        if self.last_at_s is None:
+            return None
+        return {
+            "kind": "cart_pole",
+            "angle_rad": self.angle_rad,
+            "position_m": self.position_m,
+            "track_m": CHANNELS[2][2],
+            "fell": self.fell_at_s is not None,
+        }
 
     def fresh(self) -> bool:
         """Whether the board was heard of lately."""
@@ -138,8 +152,9 @@ class DemoResult:
 
 
 class Demo:
-    """The whole demo. `say` is called with one line for each thing that happens. `board`: "unix",
-    a process, or a board that can be emulated, by its name in boards/.
+    """The whole demo. `say` is called with one line for each thing that happens, and so is who
+    connects to `said`. `board`: "unix", a process, or a board that can be emulated, by its name in
+    boards/.
 
     `run` returns when `seconds` have passed since the pole was first seen, when it fell, or when
     `stop` is set. A board process that dies is started again, under the same name.
@@ -165,10 +180,35 @@ class Demo:
         self.engine: ReflexEngine | None = pole_brain(rate_hz) if brain else None
         self.bridge = BoardBridge(self.pns, [self.board.path], beat_ms=BEAT_MS)
         self.watch = PoleWatch(clock)
-        self._say = say
+        self.said: FeagiSignal[str] = FeagiSignal("said")
+        self.said.connect(say)
+        self._say = self.said.emit
         self._show = show
         self._clock = clock
         self._seen_s: float | None = None
+
+    @contextmanager
+    def viewer(
+        self, options: ViewOptions, tell: Callable[[str], object], *, control: bool
+    ) -> Iterator[None]:
+        """Show it in browsers for as long as this lasts; `tell` gets the URL."""
+        from feagi_io_host.viewer import PNSSource
+
+        source = PNSSource(
+            self.pns,
+            self.engine,
+            title="A MicroPython board, a brain, a pole",
+            name="demo",
+            world=self.watch.world,
+        )
+        with viewing(source, options, tell, controls=self.engine if control else None) as viewer:
+            if self.engine is not None:
+                viewer.connect_to_burst_engine(self.engine)
+            handle = self.said.connect(viewer.say)
+            try:
+                yield
+            finally:
+                self.said.disconnect(handle)
 
     def run(self) -> DemoResult:
         """Start everything, watch until the end, stop everything."""
