@@ -222,6 +222,57 @@ def _port(text: str) -> int:
     return int(text)
 
 
+@app.command("view")
+def view_brain(
+    url: Annotated[
+        str, typer.Argument(help="Where agents register: tcp://host:port or ws://host:port.")
+    ] = "tcp://127.0.0.1:30001",
+    status: Annotated[
+        str | None,
+        typer.Option(help="Status page of a `feagi-io serve`; http://127.0.0.1:30002 is tried."),
+    ] = None,
+    rest: Annotated[
+        str | None,
+        typer.Option(help="REST of a FEAGI engine; port 8000 of the same host is tried."),
+    ] = None,
+    brain_token_file: Annotated[
+        Path | None, typer.Option(help="The token that the brain wants: 32 bytes or 64 digits.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port of the viewer; 0 is any free one.")] = 0,
+    host: HostOption = "127.0.0.1",
+    open_to_network: NetworkOption = False,
+    token: TokenOption = None,
+    open_browser: OpenOption = False,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="End after so long instead of at Ctrl-C.")
+    ] = None,
+) -> None:
+    """Show a running brain in the browser: a `feagi-io serve`, or a FEAGI engine.
+
+    The viewer is an agent of the brain that receives visualization. A brain that is not there, or
+    goes away, is waited for.
+    """
+    import threading
+
+    options = ViewOptions(port, host, open_to_network, token, open_browser)
+    with named_errors():
+        from feagi_io_host.cli.viewing import view_remote
+        from feagi_io_host.core.config import AuthSettings
+
+        stop = threading.Event()
+        with stops_on_signal(stop):
+            view_remote(
+                url,
+                options,
+                stop,
+                seconds,
+                tell=typer.echo,
+                brain_token=AuthSettings(brain_token_file).read_token(),
+                status_url=status,
+                rest_url=rest,
+            )
+
+
 @app.command()
 def agents(
     url: Annotated[

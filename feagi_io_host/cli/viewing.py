@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,3 +78,26 @@ def viewing(
         if options.open_browser and not webbrowser.open(viewer.url):
             tell("no browser could be opened; open the URL yourself")
         yield viewer
+
+
+def view_remote(
+    registration: str,
+    options: ViewOptions,
+    stop: threading.Event,
+    seconds: float | None,
+    *,
+    tell: Callable[[str], object],
+    brain_token: bytes | None,
+    status_url: str | None,
+    rest_url: str | None,
+) -> None:
+    """Show the brain at `registration` until `stop`, or for `seconds`; `tell` gets the URL."""
+    from feagi_io_host.viewer import RemoteSource
+
+    source = RemoteSource(registration, token=brain_token, status_url=status_url, rest_url=rest_url)
+    try:
+        with viewing(source, options, tell) as viewer:
+            source.start(viewer)
+            stop.wait(seconds)
+    finally:
+        source.stop()

@@ -10,7 +10,8 @@ except ImportError as error:
 
 from feagi_io_host.viewer.areas import KnownArea
 from feagi_io_host.viewer.pns_source import PNSSource
+from feagi_io_host.viewer.remote_source import RemoteSource
 from feagi_io_host.viewer.server import ViewerServer
 from feagi_io_host.viewer.source import Controls, ViewerSource
 
-__all__ = ["Controls", "KnownArea", "PNSSource", "ViewerServer", "ViewerSource"]
+__all__ = ["Controls", "KnownArea", "PNSSource", "RemoteSource", "ViewerServer", "ViewerSource"]

@@ -299,9 +299,7 @@ class Stage:
         waiting = [page for page in self._pages if page.has_room]
         if not waiting:
             return
-        if self.forget_areas:
-            self.forget_areas = False
-            self._table.clear()
+        self._forget_if_asked()
         if not self._newest.want(min(page.number for page in waiting)):
             return
         emitted = self._newest.lease()
@@ -344,6 +342,7 @@ class Stage:
         while (words := self._news.get_nowait()) is not None:
             for page in self._pages:
                 page.tell(text("say", text=words))
+        self._forget_if_asked()
         if not self._pages:
             return
         areas = self._asked("areas", lambda: list(self._source.areas()))
@@ -361,6 +360,11 @@ class Stage:
                         conflated=page.conflated(emitted),
                     )
                 )
+
+    def _forget_if_asked(self) -> None:
+        if self.forget_areas:
+            self.forget_areas = False
+            self._table.clear()
 
     def _tend(self) -> None:
         for connection in tuple(self._room.all):
