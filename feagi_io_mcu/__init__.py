@@ -16,6 +16,7 @@ if MYPY:  # what type checkers and editors see
     from .config import MAX_FBC_SIZE as MAX_FBC_SIZE
     from .config import UART_BAUD_RATE as UART_BAUD_RATE
     from .drivers.base import RTOSDriver as RTOSDriver
+    from .drivers.i2c import I2cDriver as I2cDriver
     from .drivers.spi import SpiDriver as SpiDriver
     from .drivers.stdio import StdioDriver as StdioDriver
     from .drivers.uart import UartDriver as UartDriver
@@ -27,6 +28,7 @@ _HOMES = {
     "config": "MAX_FBC_SIZE FBC_POOL_SIZE UART_BAUD_RATE DEFAULT_TIMEOUT_TICKS",
     "drivers.base": "RTOSDriver",
     "drivers.uart": "UartDriver",
+    "drivers.i2c": "I2cDriver",
     "drivers.spi": "SpiDriver",
     "drivers.stdio": "StdioDriver",
     "drivers.udp": "UdpDriver",

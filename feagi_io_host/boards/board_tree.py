@@ -35,6 +35,9 @@ _KERNELS: Final = {
     "plain": frozenset({"feagi_wire/_plain.py", "feagi_wire/_bytecode.py"}),
 }
 _DRIVERS: Final = "feagi_io_mcu/drivers/"
+# What drivers share that ordinary boards need not have.
+_BLOCKS: Final = frozenset({"feagi_wire/blocks.py", f"{_DRIVERS}block_line.py"})
+_ON_BLOCKS: Final = frozenset({"spi", "i2c"})
 
 
 def package_folder(package: str) -> Path:
@@ -64,6 +67,9 @@ def is_deployed(file: str, form: Form, drivers: Iterable[str] = ("uart",)) -> bo
         return False
     if any(file in files and form != of for of, files in _KERNELS.items()):
         return False
+    drivers = frozenset(drivers)
+    if file in _BLOCKS:
+        return bool(drivers & _ON_BLOCKS)
     wanted = {f"{_DRIVERS}{name}.py" for name in ("__init__", "base", *drivers)}
     return not file.startswith(_DRIVERS) or file in wanted
 

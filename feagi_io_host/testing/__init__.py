@@ -2,6 +2,7 @@
 """For tests of transports, one's own included: the contract, a stand-in host, a fake clock, bad
 networks and wires."""
 
+from feagi_io_host.testing.block_peripheral import BlockPeripheral
 from feagi_io_host.testing.cancellation import CancellationContract
 from feagi_io_host.testing.clock import FakeClock
 from feagi_io_host.testing.contract import TransportContract
@@ -10,10 +11,10 @@ from feagi_io_host.testing.line_proxy import LineFaults, LineImpairmentProxy
 from feagi_io_host.testing.proxy import Faults, UdpImpairmentProxy
 from feagi_io_host.testing.residue import Residue
 from feagi_io_host.testing.rig import AsyncRig, BlockingRig, Rig
-from feagi_io_host.testing.spi_peripheral import SpiPeripheral
 
 __all__ = [
     "AsyncRig",
+    "BlockPeripheral",
     "BlockingRig",
     "CancellationContract",
     "FakeClock",
@@ -22,7 +23,6 @@ __all__ = [
     "LineImpairmentProxy",
     "Residue",
     "Rig",
-    "SpiPeripheral",
     "StandInHost",
     "TransportContract",
     "UdpImpairmentProxy",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from feagi_wire.const import E_TIMEOUT
 from tests.emulated.agent_host import DEADLINE_S, EYES, Host, counts, start_program
 from tools.emulation import BoardFailedError, Pico
 
@@ -83,9 +84,13 @@ def test_agent_on_the_uart_never_waits_for_the_line(pico: Pico) -> None:
     assert longest_us < LONGEST_STEP_US, "a step waited for the line"
 
 
-def test_agent_on_spi_with_a_peripheral_that_carries_its_bytes(pico: Pico) -> None:
-    pico.mpremote("exec", "--no-follow", "import checked_agent as it; it.run(spi=True)")
-    with Host(pico.spi, LOST_MS) as host:
+@pytest.mark.parametrize("bus", ["spi", "i2c"])
+def test_agent_on_a_bus_with_an_end_that_carries_its_bytes(pico: Pico, bus: str) -> None:
+    pico.mpremote("reset")
+    pico.mpremote("exec", "pass")
+    assert not used_dma(pico)
+    pico.mpremote("exec", "--no-follow", f"import checked_agent as it; it.run(bus={bus!r})")
+    with Host(pico.spi if bus == "spi" else pico.i2c, LOST_MS) as host:
         up = host.ups.get(timeout=DEADLINE_S)
         assert [unit.cortical_id for unit in up.declaration.sensors] == [EYES]
         host.move(0, 8)
@@ -95,6 +100,54 @@ def test_agent_on_spi_with_a_peripheral_that_carries_its_bytes(pico: Pico) -> No
         values, *_ = counts(pico)
     assert values >= 2
     assert int(pico.mpremote("resume", "exec", "print(it.rovers[-1].agent.line.errors)")) == 0
+    if bus == "spi":
+        assert used_dma(pico), "the port moves blocks of 64 bytes over SPI by DMA"
+
+
+def used_dma(pico: Pico) -> bool:
+    """Whether a DMA channel has been given addresses since the chip was reset (RP2040 datasheet,
+    2.5.7: READ_ADDR of each of the 12 channels, from 0x50000000)."""
+    look = "import machine; print(any(machine.mem32[0x50000000 + 0x40 * n] for n in range(12)))"
+    return pico.mpremote("resume", "exec", look).strip() == "True"
+
+
+def test_a_hard_interrupt_fills_the_pool_while_the_loop_sends(pico: Pico) -> None:
+    pico.mpremote("exec", "--no-follow", "import interrupt_producer as it; it.run()")
+    with Host(pico.uarts[0], LOST_MS) as host:
+        host.ups.get(timeout=DEADLINE_S)
+        host.seen.get(timeout=DEADLINE_S)  # the agent's own first frame
+        frames = [host.seen.get(timeout=DEADLINE_S) for _ in range(40)]
+        said = pico.mpremote("resume", "exec", "print(*it.counts)")
+    edges, full, faults = map(int, said.split())
+    levels = []
+    for voxels in frames:
+        assert sorted(voxels) == list(range(8))
+        (level,) = set(voxels.values())  # of one edge, all of them
+        levels.append(level)
+    assert levels == [(levels[0] + i) & 7 for i in range(len(levels))]
+    assert edges >= len(frames)
+    assert (full, faults) == (0, 0)
+
+
+def test_a_target_that_is_not_there_is_counted_and_nothing_else(pico: Pico) -> None:
+    program = (
+        "from micropython import heap_lock, heap_unlock\n"
+        "from feagi_io_mcu import I2cDriver\n"
+        "bus = I2cDriver(0, address=0x43)\n"
+        "got = [0, 0]\n"
+        "def call(buf):\n"
+        "    heap_lock()\n"
+        "    try:\n"
+        "        got[0] = bus.send_bytes(buf, 60, 20)\n"
+        "        got[1] = bus.recv_bytes(buf, 20)\n"
+        "    finally:\n"
+        "        heap_unlock()\n"
+        "bus.init()\n"
+        "call(bytearray(60))\n"
+        "print(got, bus.errors > 1)\n"
+        "bus.deinit()"
+    )
+    assert pico.mpremote("exec", program).strip() == f"[60, {E_TIMEOUT}] True"
 
 
 def test_faults_are_named(pico: Pico) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.micropython import ROOT, assert_passed, run_on_cpython, run_on_micropython
 
 FOLDER = ROOT / "tests" / "portable"
-SHARED = {"checks", "line"}  # imported by the scripts
+SHARED = {"checks", "line", "machine_bus"}  # imported by the scripts
 SCRIPTS = [path for path in sorted(FOLDER.glob("*.py")) if path.stem not in SHARED]
 NAMES = [path.stem for path in SCRIPTS]
 each = pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)
@@ -19,7 +19,8 @@ each = pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)
 
 def test_scripts_are_there() -> None:
     expected = {
-        "containers", "frames", "kernel_twins", "no_allocation", "session", "values", "vectors",
+        "blocks", "containers", "frames", "kernel_twins", "no_allocation", "session", "values",
+        "vectors",
     }  # fmt: skip
     assert expected <= set(NAMES)
 

@@ -35,12 +35,14 @@ class Rover:
 rovers = []
 
 
-def run(release_ms: int = 0, spi: bool = False) -> None:
-    if spi:
+def run(release_ms: int = 0, bus: str = "") -> None:
+    if bus:
         # not on every board that runs this
-        from feagi_io_mcu import SpiDriver
+        from feagi_io_mcu import I2cDriver, SpiDriver
 
-        rover = Rover(SpiDriver(0, cs=17, attention=20))
+        rover = Rover(
+            SpiDriver(0, cs=17, attention=20) if bus == "spi" else I2cDriver(0, attention=21)
+        )
     else:
         rover = Rover(UsbCdcDriver(release_ms) if release_ms else UartDriver(UART))
     rovers.append(rover)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Raspberry Pi Pico in rp2040js: USB console, UART 0 and what a peripheral on SPI 0 carries on,
-// as TCP servers on 127.0.0.1.
+// A Raspberry Pi Pico in rp2040js: USB console, UART 0 and what a peripheral on SPI 0 and a target
+// on I2C 0 carry on, as TCP servers on 127.0.0.1.
 //
 //   node pico.mjs RP2040JS BOOTROM.json FLASH.bin UID
 //
-// RP2040JS is the package's module, UID 16 hexadecimal digits for machine.unique_id(). Writes one line, `READY {"console": port, "uart0": port, "spi0": port}`, and
-// runs until it is killed. SIGUSR2 is the reset button. The chip's clock is its own: it runs as
+// RP2040JS is the package's module, UID 16 hexadecimal digits for machine.unique_id(). Writes one line,
+// `READY {"console": port, "uart0": port, "spi0": port, "i2c0": port}`, and runs until it is killed. SIGUSR2 is the reset button. The chip's clock is its own: it runs as
 // fast as this machine lets it, and what takes 87 us on a wire takes 87 us of that clock.
 //
 // rp2040js 1.4.1 differs from the chip in what MicroPython 1.25 needs; each correction says how.
@@ -20,6 +20,7 @@ const { GPIOPinState, RP2040, USBCDC } = await import(pathToFileURL(library).hre
 const NS_PER_CYCLE = 1e9 / 125e6;
 const SLICE_MS = 5; // of the host's time between two looks at the sockets
 const FLASH_BYTES = 2 * 1024 * 1024; // of 16 MiB that could be addressed
+const MAX_UNSENT_BYTES = 65536; // to one who does not read
 const MAX_COMPLAINTS = 50; // of the emulator, which repeats itself
 const uid = Buffer.from(uidText, 'hex');
 const SSI = 0x18000;
@@ -202,7 +203,7 @@ const logger = {
 const bootrom = new Uint32Array(JSON.parse(fs.readFileSync(bootromFile, 'utf8')));
 
 class Pico {
-  constructor(flash, toConsole, toUart, fromSpi) {
+  constructor(flash, toConsole, toUart, spi, i2c) {
     this.chip = new RP2040();
     this.clock = this.chip.clock;
     this.clock.linkAlarm = linkInOrder;
@@ -212,10 +213,15 @@ class Pico {
     this.chip.flash.set(flash);
     this.flash = new Flash(this.chip);
     this.chip.adc.channelValues[0] = 0xfff; // GP26 is wired to 3.3 V: bright, for a light sensor
+    // A wire from GP2 to GP3, for programs that need an interrupt that something else raises.
+    this.chip.gpio[2].addListener((state) => {
+      this.chip.gpio[3].setInputValue(state === GPIOPinState.High);
+    });
     const uarts = this.chip.uart.map((hardware) => new Uart(this.chip, hardware, this.clock));
     this.uart = uarts[0];
     this.uart.onSent = toUart;
-    this.peripheral = new SpiPeripheral(this.chip, fromSpi);
+    this.spi = new SpiPeripheral(this.chip, spi);
+    this.i2c = new I2cTarget(this.chip, i2c);
     this.usb = new USBCDC(this.chip.usbCtrl);
     this.usb.onSerialData = toConsole;
     this.typed = [];
@@ -244,63 +250,130 @@ class Pico {
   }
 }
 
-// A peripheral on SPI 0 that carries bytes on to a TCP line, chip select at GP17, attention at
-// GP20. The form of a block stands in feagi_io_mcu/drivers/spi.py.
-class SpiPeripheral {
+// What carries bytes between a board's driver and a TCP line, in blocks: feagi_wire/blocks.py has
+// their form. It keeps so many bytes for the board and lets the line wait with more.
+class BlockCarrier {
   static BLOCK = 64;
-  static HEAD = 3;
-  static MARK = 0xa5;
+  static HEAD = 4;
   static CAPACITY = 4096;
+  constructor(attention, line) {
+    this.attention = attention;
+    this.line = line;
+    this.towardsBoard = [];
+    this.waiting = 0;
+    this.number = Math.floor(Math.random() * 255);
+    this.taken = 0;
+    this.load();
+  }
+  static check(head) {
+    let crc = 0xc3;
+    for (let i = 0; i < 3; i++) {
+      crc ^= head[i];
+      for (let bit = 0; bit < 8; bit++) crc = ((crc << 1) ^ (crc & 0x80 ? 0x07 : 0)) & 0xff;
+    }
+    return crc;
+  }
+  feed(bytes) {
+    for (const byte of bytes) this.towardsBoard.push(byte);
+    this.load();
+  }
+  load() {
+    const { BLOCK, HEAD, CAPACITY } = BlockCarrier;
+    if (!this.waiting && this.towardsBoard.length) {
+      this.payload = this.towardsBoard.splice(0, BLOCK - HEAD);
+      this.waiting = this.payload.length;
+      this.number = (this.number % 255) + 1;
+    }
+    const head = [this.waiting, this.number, this.taken];
+    this.block = [...head, BlockCarrier.check(head), ...(this.waiting ? this.payload : [])];
+    this.attention.setInputValue(this.waiting > 0);
+    this.line.hold(this.towardsBoard.length > CAPACITY);
+  }
+  written(block) {
+    const { BLOCK, HEAD } = BlockCarrier;
+    const [count, number, taken, check] = block;
+    if (count <= BLOCK - HEAD && HEAD + count <= block.length && check === BlockCarrier.check(block)) {
+      if (taken === this.number) this.waiting = 0;
+      if (count && number !== this.taken && !this.line.full) {
+        for (const byte of block.slice(HEAD, HEAD + count)) this.line.put(byte);
+        this.taken = number;
+      }
+    }
+    this.load();
+  }
+}
+
+// On SPI 0, chip select at GP17, attention at GP20: blocks of one size, both at once.
+class SpiPeripheral extends BlockCarrier {
   static SELECT = 17;
   static ATTENTION = 20;
-  constructor(chip, toHost) {
-    this.attention = chip.gpio[SpiPeripheral.ATTENTION];
-    this.towardsBoard = [];
-    this.toHost = toHost;
-    this.block = null;
+  constructor(chip, line) {
+    super(chip.gpio[SpiPeripheral.ATTENTION], line);
+    this.received = null;
     chip.gpio[SpiPeripheral.SELECT].addListener((state) => {
-      if (state === GPIOPinState.Low) this.begin();
-      else this.block = null;
+      this.received = state === GPIOPinState.Low ? [] : null;
+      this.armed = this.block;
     });
     const hardware = chip.spi[0];
     hardware.onTransmit = (value) => hardware.completeTransmit(this.clock(value));
   }
-  feed(bytes) {
-    for (const byte of bytes) this.towardsBoard.push(byte);
-    this.attention.setInputValue(this.towardsBoard.length > 0);
-  }
-  begin() {
-    const { BLOCK, HEAD, MARK } = SpiPeripheral;
-    const count = Math.min(this.towardsBoard.length, BLOCK - HEAD);
-    const room = BLOCK - HEAD; // this end of the line is a TCP connection
-    this.block = Uint8Array.from([count, MARK ^ count, room, ...this.towardsBoard.slice(0, count)]);
-    this.received = [];
-  }
   clock(value) {
-    const { BLOCK, HEAD, MARK } = SpiPeripheral;
-    if (!this.block) return 0;
-    const at = this.received.push(value) - 1;
-    const answer = this.block[at] ?? 0;
-    if (this.received.length === BLOCK) {
-      const [count, mark] = this.received;
-      if (mark === (MARK ^ count) && count <= BLOCK - HEAD) {
-        this.towardsBoard.splice(0, this.block[0]);
-        this.attention.setInputValue(this.towardsBoard.length > 0);
-        for (const byte of this.received.slice(HEAD, HEAD + count)) this.toHost(byte);
-      }
-      this.block = null;
+    if (!this.received) return 0;
+    const answer = this.armed[this.received.push(value) - 1] ?? 0;
+    if (this.received.length === BlockCarrier.BLOCK) {
+      this.written(this.received);
+      this.received = null;
     }
     return answer;
+  }
+}
+
+// On I2C 0 at address 0x42, attention at GP21: the block that was written last, the one to be read.
+// Shipped, a byte takes no time; a bus needs nine clocks.
+class I2cTarget extends BlockCarrier {
+  static ADDRESS = 0x42;
+  static ATTENTION = 21;
+  constructor(chip, line) {
+    super(chip.gpio[I2cTarget.ATTENTION], line);
+    const hardware = chip.i2c[0];
+    let next = () => {};
+    const alarm = chip.clock.createAlarm(() => next());
+    const later = (step) => {
+      next = step;
+      const cycles = 9 * (hardware.sclLowPeriod + hardware.sclHighPeriod);
+      alarm.schedule(cycles * NS_PER_CYCLE);
+    };
+    hardware.onConnect = (address, mode) => {
+      this.received = mode === 0 ? [] : null;
+      this.armed = this.block;
+      this.at = 0;
+      later(() => hardware.completeConnect(address === I2cTarget.ADDRESS));
+    };
+    hardware.onWriteByte = (value) => {
+      this.received.push(value);
+      later(() => hardware.completeWrite(this.received.length <= BlockCarrier.BLOCK));
+    };
+    hardware.onReadByte = () => {
+      const value = this.armed[this.at++] ?? 0;
+      later(() => hardware.completeRead(value));
+    };
+    hardware.onStop = () => {
+      if (this.received?.length) this.written(this.received);
+      this.received = null;
+      hardware.completeStop();
+    };
   }
 }
 
 // A TCP server for one line; the newest connection has it.
 function line(onData) {
   let socket = null;
+  let held = false;
   const pending = [];
   const server = net.createServer((accepted) => {
     socket?.destroy();
     socket = accepted;
+    if (held) accepted.pause();
     accepted.setNoDelay(true);
     accepted.on('data', onData);
     accepted.on('error', () => {});
@@ -314,6 +387,17 @@ function line(onData) {
   return {
     ready,
     put: (byte) => pending.push(byte),
+    // Whether who reads the line is so far behind that nothing more should be put.
+    get full() {
+      return (socket?.writableLength ?? 0) > MAX_UNSENT_BYTES;
+    },
+    // Take no more from the line for now.
+    hold: (wanted) => {
+      if (wanted === held) return;
+      held = wanted;
+      if (wanted) socket?.pause();
+      else socket?.resume();
+    },
     flush: () => {
       if (pending.length) socket?.write(Buffer.from(pending.splice(0)));
     },
@@ -323,13 +407,15 @@ function line(onData) {
 let pico = null;
 const consoleLine = line((data) => pico.type(data));
 const uartLine = line((data) => pico.uart.receive(data));
-const spiLine = line((data) => pico.peripheral.feed(data));
+const spiLine = line((data) => pico.spi.feed(data));
+const i2cLine = line((data) => pico.i2c.feed(data));
 const powerUp = (flash) =>
   new Pico(
     flash,
     (bytes) => bytes.forEach((byte) => consoleLine.put(byte)),
     (byte) => uartLine.put(byte),
-    (byte) => spiLine.put(byte),
+    spiLine,
+    i2cLine,
   );
 
 pico = powerUp(fs.readFileSync(flashFile));
@@ -342,6 +428,7 @@ const ports = {
   console: await consoleLine.ready,
   uart0: await uartLine.ready,
   spi0: await spiLine.ready,
+  i2c0: await i2cLine.ready,
 };
 console.log(`READY ${JSON.stringify(ports)}`);
 
@@ -350,6 +437,7 @@ function turn() {
   consoleLine.flush();
   uartLine.flush();
   spiLine.flush();
+  i2cLine.flush();
   if (pico.wantsReset) pico = powerUp(pico.chip.flash.slice(0, FLASH_BYTES));
   setImmediate(turn);
 }
