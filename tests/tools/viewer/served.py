@@ -55,6 +55,7 @@ class ServedPage:
         self.control = control
         self.received: list[Message] = []
         self.hellos = 0
+        self.refused = 0
         self.sequence = 0
         self._asked = port
         self._news = threading.Condition()
@@ -132,6 +133,7 @@ class ServedPage:
     async def _serve(self, connection: ServerConnection) -> None:
         hello = json.loads(await connection.recv())
         if hello.get("token") != TOKEN:
+            self.refused += 1
             await connection.close(4401, "wrong token")
             return
         with self._news:

@@ -11,7 +11,7 @@ const SILENT_S = 1; // without a frame, before what fires fades
 const OFFLINE_GLOW = 0.3;
 
 export class Loop {
-  /** `scene` is null where the browser has no WebGL; `on`: {frame(), fault(text)}. */
+  /** `scene` is null where the browser has no WebGL; `on`: {layout(), fault(text)}. */
   constructor(voxels, scene, world, connection, on) {
     this.voxels = voxels;
     this.scene = scene;
@@ -43,10 +43,17 @@ export class Loop {
     this.inbox.push(bytes);
   }
 
+  /** The connection is gone or new: frames of the old one are told to nobody. */
+  forget() {
+    this.inbox = [];
+    for (const picture of this.drawing) {
+      picture.frames = [];
+    }
+  }
+
   /** A new connection: nothing that was holds. */
   restart() {
-    this.inbox = [];
-    this.drawing = [];
+    this.forget();
     this.voxels.clear();
     this.newest = { fired: 0, thinned: false, undrawn: 0, at: performance.now() };
     if (this.detail.maxVoxels !== null) {
@@ -59,13 +66,15 @@ export class Loop {
     this.poll();
     const shown = this.paused ? [] : this.applyAll(began);
     this.world.draw(began);
+    if (this.voxels.layoutDirty) {
+      this.voxels.layoutDirty = false;
+      this.scene?.relayout();
+      this.on.layout();
+    }
     if (this.scene === null) {
+      this.voxels.expire(began / 1000);
       this.done(shown, began);
       return;
-    }
-    if (this.voxels.layoutDirty) {
-      this.scene.relayout();
-      this.on.layout();
     }
     const fading = this.voxels.expire(began / 1000);
     const glow = this.glow(began);
@@ -88,7 +97,6 @@ export class Loop {
         this.voxels.apply(frame, now / 1000);
         this.newest = { fired: frame.fired, thinned: frame.thinned, undrawn: this.voxels.refused, at: now };
         shown.push({ sequence: frame.sequence, emittedMs: frame.emittedMs });
-        this.on.frame();
       } catch (error) {
         this.on.fault(`a frame of ${bytes.length} bytes: ${error.message}`);
         if (bytes[0] === KIND_COMPACT) {

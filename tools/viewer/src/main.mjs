@@ -38,7 +38,6 @@ class App {
       fault: (what) => this.fault(what),
     });
     this.loop = new Loop(this.voxels, this.scene, this.world, this.connection, {
-      frame: () => {},
       layout: () => this.areaList.rebuild(),
       fault: (what) => this.fault(what),
     });
@@ -75,6 +74,8 @@ class App {
     click("theme", () => this.theme.next());
     click("help-open", () => this.help());
     click("help-close", () => byId("help").close());
+    // Else the focus stays on the button that is no longer seen, and the space bar is the button's.
+    byId("help").addEventListener("close", () => document.activeElement?.blur());
     click("areas-all", () => this.areaList.all(true));
     click("areas-none", () => this.areaList.all(false));
     click("picked-close", () => this.choose(null));
@@ -162,6 +163,9 @@ class App {
 
   connected(name, detail) {
     this.loop.online = name === "live";
+    if (name !== "live") {
+      this.loop.forget();
+    }
     const status = byId("status");
     status.dataset.state = name;
     say(byId("status-text"), { connecting: "connecting", live: "live", waiting: "offline", refused: "refused" }[name]);

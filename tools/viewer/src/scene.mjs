@@ -4,13 +4,9 @@
 
 import {
   Box3,
-  BufferAttribute,
   BufferGeometry,
   Color,
-  DynamicDrawUsage,
-  GLSL3,
-  InstancedBufferAttribute,
-  InstancedBufferGeometry,
+  DoubleSide,
   LineBasicMaterial,
   LineSegments,
   Mesh,
@@ -18,7 +14,6 @@ import {
   PerspectiveCamera,
   Ray,
   Scene,
-  ShaderMaterial,
   Vector2,
   Vector3,
   WebGLRenderer,
@@ -26,24 +21,15 @@ import {
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 
 import { boxEdges, boxFloor } from "./boxes.mjs";
+import { Cloud } from "./cloud.mjs";
 import { paintLabels } from "./labels.mjs";
 import { arrange } from "./layout.mjs";
 import { voxelUnder } from "./pick.mjs";
-import {
-  CUBE_INDICES,
-  SQUARE_INDICES,
-  VOXEL_FRAGMENT,
-  VOXEL_INDEX,
-  VOXEL_VERTEX,
-  voxelCorners,
-} from "./shaders.mjs";
-import { FADE_S } from "./voxels.mjs";
 
 const FIELD_DEGREES = 38;
 const VIEW_FROM = new Vector3(0.28, 0.55, 1).normalize();
 const MOST_PIXELS = 2; // per CSS pixel: more is not seen and costs
 const GLIDE_MS = 350;
-const CUBES_UP_TO = 60000;
 
 export class BrainScene {
   /** Throws where the browser has no WebGL 2. */
@@ -78,30 +64,7 @@ export class BrainScene {
 
   build() {
     this.scene = new Scene();
-    const geometry = new InstancedBufferGeometry();
-    geometry.setAttribute("position", new BufferAttribute(voxelCorners(), 3));
-    geometry.setIndex(VOXEL_INDEX);
-    this.at = new InstancedBufferAttribute(this.voxels.at, 4).setUsage(DynamicDrawUsage);
-    this.heat = new InstancedBufferAttribute(this.voxels.heat, 2).setUsage(DynamicDrawUsage);
-    geometry.setAttribute("at", this.at);
-    geometry.setAttribute("heat", this.heat);
-    this.uniforms = {
-      now: { value: 0 },
-      fade: { value: FADE_S },
-      live: { value: 1 },
-      flatness: { value: 0 },
-      pixel: { value: 0 },
-      ramp: { value: [] },
-    };
-    const material = new ShaderMaterial({
-      glslVersion: GLSL3,
-      vertexShader: VOXEL_VERTEX,
-      fragmentShader: VOXEL_FRAGMENT,
-      uniforms: this.uniforms,
-      side: 2,
-    });
-    this.cloud = new Mesh(geometry, material);
-    this.cloud.frustumCulled = false;
+    this.cloud = new Cloud(this.voxels);
     this.edges = new LineSegments(
       new BufferGeometry(),
       new LineBasicMaterial({ vertexColors: true, transparent: true, opacity: 0.75 }),
@@ -113,7 +76,7 @@ export class BrainScene {
         transparent: true,
         opacity: 0.1,
         depthWrite: false,
-        side: 2,
+        side: DoubleSide,
       }),
     );
     this.marker = new LineSegments(
@@ -128,7 +91,7 @@ export class BrainScene {
   }
 
   recolour() {
-    this.uniforms.ramp.value = this.theme.ramp.map((text) => {
+    this.cloud.uniforms.ramp.value = this.theme.ramp.map((text) => {
       // The shader paints what the screen shows: no conversion.
       const whole = Number.parseInt(text.slice(1), 16);
       return new Vector3(whole >> 16, (whole >> 8) & 255, whole & 255).divideScalar(255);
@@ -155,7 +118,6 @@ export class BrainScene {
   relayout() {
     arrange(this.seen);
     this.voxels.place();
-    this.voxels.layoutDirty = false;
     this.frameAreas();
     if (this.untouched) {
       this.fit(false);
@@ -293,17 +255,9 @@ export class BrainScene {
 
   /** Draw, at `now` seconds; `live` 0..1 dims what fires when nothing was heard for long. */
   draw(now, live) {
-    this.send(this.at, this.voxels.moved, 4);
-    this.send(this.heat, this.voxels.changed, 2);
-    const { geometry } = this.cloud;
-    geometry.instanceCount = this.voxels.count;
-    const flat = this.slow || this.voxels.count > CUBES_UP_TO;
-    geometry.setDrawRange(0, flat ? SQUARE_INDICES : CUBE_INDICES);
-    this.uniforms.flatness.value = flat ? 1 : 0;
-    this.uniforms.now.value = now;
-    this.uniforms.live.value = live;
     const tall = this.renderer.getDrawingBufferSize(new Vector2()).y;
-    this.uniforms.pixel.value = (0.7 * Math.tan((FIELD_DEGREES / 360) * Math.PI)) / Math.max(1, tall / 2);
+    const pixel = (1.4 * Math.tan((FIELD_DEGREES / 360) * Math.PI)) / Math.max(1, tall);
+    this.cloud.update({ now, live, pixel, slow: this.slow });
     this.markSelected();
     this.renderer.render(this.scene, this.camera);
     if (this.labelsDirty) {
@@ -311,15 +265,6 @@ export class BrainScene {
       this.labelsDirty = false;
     }
     this.dirty = false;
-  }
-
-  send(attribute, range, width) {
-    if (range.to > range.from) {
-      attribute.addUpdateRange(range.from * width, (range.to - range.from) * width);
-      attribute.needsUpdate = true;
-    }
-    range.from = this.voxels.capacity;
-    range.to = 0;
   }
 
   markSelected() {

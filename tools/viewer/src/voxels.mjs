@@ -8,7 +8,7 @@
 export const ALIVE = -1;
 export const FADE_S = 0.35; // to 1/e
 export const GONE_S = 4 * FADE_S; // after this nothing is left to see
-export const MOST_SLOTS = 1 << 18;
+export const MOST_SLOTS = 1 << 18; // whole rows of textures, see cloud.mjs
 export const MOST_AREAS = 4096;
 const DENSE_CELLS = 1 << 22; // of one area: 16 MB of slot numbers
 const DENSE_TOTAL = 1 << 24;
@@ -57,8 +57,8 @@ export class Voxels {
     this.oldest = NONE;
     this.newest = NONE;
     this.dense = 0;
-    this.moved = { from: capacity, to: 0 }; // slots of `at` to send
-    this.changed = { from: capacity, to: 0 }; // slots of `heat` to send
+    this.moved = { from: capacity, to: 0 };
+    this.changed = { from: capacity, to: 0 };
     this.layoutDirty = false;
   }
 
@@ -116,6 +116,14 @@ export class Voxels {
       this.remove(this.oldest);
     }
     return this.oldest !== NONE;
+  }
+
+  /** The slots whose place or heat changed since the last call, {from, to} each. */
+  takeRanges() {
+    const { moved, changed } = this;
+    this.moved = { from: this.capacity, to: 0 };
+    this.changed = { from: this.capacity, to: 0 };
+    return { moved, changed };
   }
 
   /** The slot of a cell, or -1. */
