@@ -125,7 +125,7 @@ def _milliseconds(value: Mapping[str, Any], name: str) -> float:
     return time_ms
 
 
-def text(kind: str, **values: Any) -> str:
+def text(kind: str, /, **values: Any) -> str:
     """A message for a page. Numbers that JSON has no word for become null."""
     return json.dumps(_plain({"type": kind, **values}), allow_nan=False, separators=(",", ":"))
 

@@ -44,7 +44,7 @@ from feagi_io_host.viewer.assets import Asset, page_assets
 from feagi_io_host.viewer.frames import NewestFrame
 from feagi_io_host.viewer.protocol import text
 from feagi_io_host.viewer.source import Controls, ViewerSource
-from feagi_io_host.viewer.stage import Order, Patience, Stage
+from feagi_io_host.viewer.stage import Order, Stage, Timing
 
 _START_S: Final = 10.0
 _MOST_NEWS: Final = 64
@@ -73,7 +73,7 @@ class ViewerServer:
         open_to_network: bool = False,
         controls: Controls | None = None,
         assets: Mapping[str, Asset] | None = None,
-        patience: Patience | None = None,
+        timing: Timing | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"port {port} of the viewer; 0 to 65535 are possible")
@@ -113,7 +113,7 @@ class ViewerServer:
             self._news,
             None if controls is None else self._orders,
             token=self.token,
-            patience=Patience() if patience is None else patience,
+            timing=Timing() if timing is None else timing,
         )
         self._controller = Worker(
             "feagi-io-viewer-control", self._carry_out, wake=self._orders.close

@@ -55,21 +55,20 @@ _GOING_AWAY: Final = 1001
 _LEAST_GAP_S: Final = 1 / 60
 _REST: Final = 4.0  # a round of work begins so many times its length after the one before
 _WORLD_S: Final = 1 / 30
-_STATE_S: Final = 0.5
-_TEND_S: Final = 1.0
 
 Order = tuple[Page, str]
 """Which page wants the brain to pause, resume or step."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """Deadlines of pages, in seconds: for their first message, before they are asked for a sign of
-    life, and before they are given up."""
+class Timing:
+    """In seconds: for the first message of a page, before it is asked for a sign of life, before it
+    is given up; and from one state to the next."""
 
     hello_s: float = 5.0
     ping_s: float = 10.0
     give_up_s: float = 20.0
+    state_s: float = 0.5
 
 
 class Stage:
@@ -86,14 +85,14 @@ class Stage:
         orders: BoundedChannel[Order] | None,
         *,
         token: str,
-        patience: Patience,
+        timing: Timing,
     ) -> None:
         self._source = source
         self._newest = newest
         self._news = news
         self._orders = orders
         self._token = token
-        self._patience = patience
+        self._timing = timing
         self.base_url: str | None = None
         self.forget_areas = False
         """Set from any thread: another brain is shown from here on."""
@@ -137,8 +136,8 @@ class Stage:
         for name, coroutine in (
             ("frames", self._pump()),
             ("world", self._tick(_WORLD_S, self._show_world)),
-            ("state", self._tick(_STATE_S, self._show_state)),
-            ("tend", self._tick(_TEND_S, self._tend)),
+            ("state", self._tick(self._timing.state_s, self._show_state)),
+            ("tend", self._tick(self._timing.ping_s / 8, self._tend)),
         ):
             self._tasks.append(loop.create_task(coroutine, name=f"feagi-io-viewer-{name}"))
         _log.info("viewer at %s", self.base_url)
@@ -215,10 +214,10 @@ class Stage:
 
     async def _greet(self, connection: PageConnection) -> None:
         try:
-            async with asyncio.timeout(self._patience.hello_s):
+            async with asyncio.timeout(self._timing.hello_s):
                 hello = parse(await connection.recv())
         except TimeoutError:
-            raise PageError(LATE, f"no hello within {self._patience.hello_s:.1f} s") from None
+            raise PageError(LATE, f"no hello within {self._timing.hello_s:.1f} s") from None
         if not isinstance(hello, Hello):
             raise PageError(1008, f"{type(hello).__name__.lower()} before hello")
         if not hmac.compare_digest(hello.token.encode(errors="replace"), self._token.encode()):
@@ -327,7 +326,10 @@ class Stage:
         while True:
             due_s = max(due_s + every_s, loop.time())
             await asyncio.sleep(due_s - loop.time())
-            act()
+            try:
+                act()
+            except Exception as error:  # nor may this
+                self._report(act.__name__, error)
 
     def _show_world(self) -> None:
         if not self._pages:
@@ -368,7 +370,7 @@ class Stage:
 
     def _tend(self) -> None:
         for connection in tuple(self._room.all):
-            connection.tend(self._patience.ping_s, self._patience.give_up_s)
+            connection.tend(self._timing.ping_s, self._timing.give_up_s)
 
     def _asked(self, what: str, ask: Callable[[], Any]) -> Any:
         """What the source says; None, and a line in the log, when it fails."""
