@@ -43,7 +43,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "feagi_io_host/transports/serial": frozenset({"serial"}),
     "feagi_io_host/transports/udp": frozenset({"numpy"}),
     "feagi_io_host/transports/shm": frozenset({"numpy"}),
-    "feagi_io_host/transports/webrtc": frozenset({"aiortc"}),
+    "feagi_io_host/transports/webrtc": frozenset({"aioice", "aiortc"}),
     "feagi_io_host/transports/websocket": frozenset({"websockets"}),
     "feagi_io_host/transports/zenoh": frozenset({"zenoh"}),
     "feagi_io_host/transports/zmq": frozenset({"zmq"}),

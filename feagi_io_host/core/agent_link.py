@@ -15,11 +15,12 @@ gives the agent something to do calls `wake` of the link, whoever gives it a fra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from feagi_io_host.core.client_actions import ClientAction
 from feagi_io_host.core.container import BytesLike
+from feagi_io_host.core.messages import Endpoint, PeerAnswer, PeerRefusal
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
 
@@ -151,3 +152,56 @@ class StreamEnd(Protocol):
 
     def close(self) -> None:
         """Let go of everything; does nothing the second time."""
+
+
+class PeerStreams(Protocol):
+    """An agent's end of all its streams that share one connection, which the two ends agree on over
+    control. Made by the link when the server has handed out such endpoints, and used in its event
+    loop alone. Nothing here waits but `wait_until_gone`."""
+
+    @property
+    def sends_sensory(self) -> bool:
+        """Whether sensory frames go out here."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a sensory frame can be sent now."""
+
+    def send_frame(self, fbc: SharedFBC) -> None:
+        """Send a sensory frame, when there is room. The lease is the callee's."""
+
+    def take_answer(self, answer: PeerAnswer | PeerRefusal) -> None:
+        """What the server says to the offer."""
+
+    def counters(self, stream: StreamType) -> dict[str, int]:
+        """What was lost on the way, as far as this end can tell, by reason."""
+
+    def end(self) -> None:
+        """Let go of the connection; nothing is called any more."""
+
+    def cut(self) -> None:
+        """After `end`: do not wait for the other end."""
+
+    async def wait_until_gone(self) -> None:
+        """After `end`: until nothing of it is left."""
+
+
+class MakePeerStreams(Protocol):
+    """Makes PeerStreams. Raises FeagiDataError for an endpoint that is none, ConfigError for
+    settings that do not fit."""
+
+    def __call__(
+        self,
+        endpoints: Mapping[StreamType, Endpoint],
+        *,
+        local_address: str,
+        max_frame_bytes: int,
+        on_offer: Callable[[str], object],
+        on_frame: Callable[[StreamType, memoryview], object],
+        on_room: Callable[[], object],
+        on_lost: Callable[[str], object],
+        **settings: Any,
+    ) -> PeerStreams:
+        """`local_address` is this machine's at the control connection. `on_offer(text)` sends an
+        offer, `on_frame(stream, data)` takes what comes, `on_room()` is called when a frame can be
+        sent, `on_lost(reason)` once at the end, unless `end` comes first."""

@@ -11,11 +11,11 @@ other and a test or another program can be the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.delivery import DeliveryRule
-from feagi_io_host.core.messages import ConnectionProtocol
+from feagi_io_host.core.messages import ConnectionProtocol, PeerAnswer, PeerRefusal
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.telemetry import StreamCounters
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
@@ -163,3 +163,17 @@ class StreamCarrier(Protocol):
     def serve(self, agent: AttachedAgent, stream: StreamType) -> None:
         """Carry what was offered until the agent is closed. Raises ClosedError when the carrier
         does not run, LocalError when the system has nothing left to do it with."""
+
+
+@runtime_checkable
+class PeerCarrier(StreamCarrier, Protocol):
+    """A carrier whose connections the two ends agree on over the control channel."""
+
+    def negotiate(
+        self,
+        agent_id: bytes,
+        offer: str,
+        answer: Callable[[PeerAnswer | PeerRefusal], object],
+    ) -> None:
+        """Take an agent's offer, for all streams of it that are carried here. `answer` is called
+        once, from any thread, when there is one; it does not wait."""

@@ -12,6 +12,8 @@ from feagi_io_host.core.errors import ConfigError
 from feagi_io_host.core.messages import (
     Endpoint,
     HealthReport,
+    PeerAnswer,
+    PeerRefusal,
     TimestepChangeAnswer,
     TimestepReport,
 )
@@ -106,6 +108,13 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerAnswered:
+    """The answer to an offer that the link has sent for its streams."""
+
+    answer: PeerAnswer | PeerRefusal
+
+
+@dataclass(frozen=True, slots=True)
 class StateChanged:
     """The agent's state is another one; `reason` is for people."""
 
@@ -122,5 +131,6 @@ ClientAction = (
     | CloseStreams
     | ConfigurationSettled
     | Answered
+    | PeerAnswered
     | StateChanged
 )

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from feagi_io_host.core.agents import AgentCapabilities
-from feagi_io_host.core.carrier import StreamCarrier
+from feagi_io_host.core.carrier import PeerCarrier, StreamCarrier
 from feagi_io_host.core.errors import ConfigError
 from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
 from feagi_io_host.core.server_seams import EndpointAllocator
@@ -83,9 +83,17 @@ def carriers_for(
     }
 
 
-def refuse_uncarried(carriers: Mapping[StreamType, StreamCarrier]) -> None:
-    """Raise ConfigError for a stream that no other transport can carry."""
-    for stream in carriers:
+def refuse_uncarried(
+    carriers: Mapping[StreamType, StreamCarrier], *, negotiates: bool = False
+) -> None:
+    """Raise ConfigError for a stream that no other transport can carry, and for a carrier whose
+    connections are agreed on over a control channel unless this one `negotiates`."""
+    for stream, carrier in carriers.items():
+        if isinstance(carrier, PeerCarrier) and not negotiates:
+            raise ConfigError(
+                f"{stream.value} over {carrier.protocol.value}: its connections are agreed on over "
+                "WebSocket; let agents that are to have them register there"
+            )
         if stream not in CAPABILITY_OF:
             raise ConfigError(
                 f"stream {stream.value!r} in carriers; only sensory, motor and visualization have "

@@ -13,6 +13,7 @@ engine does not give, have the shapes that its own sources declare for them.
     configuration   AgentConfiguration -> HeartBeat (it has no answer of its own)
     health          HealthCheckRequest -> HealthReport
     burst engine    TimestepRequest -> TimestepReport, TimestepChange -> TimestepChangeAnswer
+    peer connection PeerOffer -> PeerAnswer | PeerRefusal (our own: the engine has no WebRTC)
 
 Text that is no control message raises FeagiDataError: such a message gets no answer. A
 registration request that can be read but must be refused is an UnacceptableRequest instead:
@@ -41,6 +42,8 @@ from feagi_wire.const import AGENT_ID_BYTES, JSON_MAX_DEPTH
 AUTH_TOKEN_BYTES: Final = 32
 API_VERSION: Final = 1
 NO_AGENT_ID: Final = bytes(AGENT_ID_BYTES)
+# A browser's, with all candidates of a machine with many networks, has some thousands.
+MAX_DESCRIPTION_CHARS: Final = 16 << 10
 
 _U32_MAX: Final = (1 << 32) - 1
 _U64_MAX: Final = (1 << 64) - 1
@@ -58,6 +61,9 @@ _TIMESTEP_REPORT: Final = ("burst_engine", "SimulationTimeStepResponse")  # writ
 _TIMESTEP_CHANGE: Final = ("burst_engine", "SimulationTimestepChangeRequest")
 _TIMESTEP_CHANGED: Final = ("burst_engine", "SimulationTimestepChangeRequestResponse")
 _HEART_BEAT: Final = ("heart_beat",)
+_PEER_OFFER: Final = ("peer_connection", "offer")
+_PEER_ANSWER: Final = ("peer_connection", "answer")
+_PEER_REFUSAL: Final = ("peer_connection", "refused")
 
 CAPABILITY_NAMES: Final[Mapping[AgentCapabilities, str]] = {
     AgentCapabilities.SEND_SENSOR_DATA: "send_sensor_data",
@@ -71,13 +77,14 @@ _SYSTEM_MESSAGES: Final = "receive_system_messages"
 
 class ConnectionProtocol(enum.Enum):
     """How an agent wants its data streams. The engine itself serves the first two only, and does
-    not know UDP, which is between agents and servers of this library."""
+    not know UDP and WebRTC, which are between agents and servers of this library."""
 
     ZMQ = "Zmq"
     WEBSOCKET = "WebSocket"
     SHARED_MEMORY = "SharedMemory"
     BLUETOOTH_SERIAL = "BluetoothSerial"
     UDP = "Udp"
+    WEBRTC = "WebRtc"
 
 
 class RefusalReason(enum.Enum):
@@ -306,6 +313,40 @@ class TimestepChangeAnswer(_Message):
         return _wrap(_TIMESTEP_CHANGED, self.changed)
 
 
+@dataclass(frozen=True, slots=True)
+class PeerOffer(_Message):
+    """An agent that has streams over WebRTC describes its end, in SDP with all candidates. It is
+    answered when the server has made its own, perhaps after other messages."""
+
+    sdp: str = field(repr=False)
+
+    def to_json(self) -> Any:
+        """The message as a JSON value."""
+        return _wrap(_PEER_OFFER, {"sdp": self.sdp})
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAnswer(_Message):
+    """The server describes its end."""
+
+    sdp: str = field(repr=False)
+
+    def to_json(self) -> Any:
+        """The message as a JSON value."""
+        return _wrap(_PEER_ANSWER, {"sdp": self.sdp})
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRefusal(_Message):
+    """There will be no answer to an offer; `reason` is for people."""
+
+    reason: str
+
+    def to_json(self) -> Any:
+        """The message as a JSON value."""
+        return _wrap(_PEER_REFUSAL, {"reason": self.reason})
+
+
 ControlMessage = (
     RegistrationRequest
     | RegistrationSuccess
@@ -320,6 +361,9 @@ ControlMessage = (
     | TimestepReport
     | TimestepChange
     | TimestepChangeAnswer
+    | PeerOffer
+    | PeerAnswer
+    | PeerRefusal
 )
 """Everything that can be sent."""
 
@@ -495,6 +539,17 @@ def _read_changed(body: object) -> TimestepChangeAnswer:
     return TimestepChangeAnswer(body)
 
 
+def _text_of(body: object, name: str) -> str:
+    text = member(body, name, str)
+    assert isinstance(text, str)
+    if len(text) > MAX_DESCRIPTION_CHARS:
+        raise FeagiDataError(
+            f"peer connection: {name} of {len(text)} characters; at most {MAX_DESCRIPTION_CHARS} "
+            "are read"
+        )
+    return text
+
+
 def _empty(message: ControlMessage, content: object = None) -> Callable[[object], ControlMessage]:
     def read(body: object) -> ControlMessage:
         if body != content:
@@ -521,6 +576,9 @@ _READERS: Final[Mapping[tuple[str, ...], Callable[[object], ReceivedMessage]]] =
     _TIMESTEP_REPORT: lambda body: TimestepReport(_number(body)),
     _TIMESTEP_CHANGE: lambda body: TimestepChange(_number(body)),
     _TIMESTEP_CHANGED: _read_changed,
+    _PEER_OFFER: lambda body: PeerOffer(_text_of(body, "sdp")),
+    _PEER_ANSWER: lambda body: PeerAnswer(_text_of(body, "sdp")),
+    _PEER_REFUSAL: lambda body: PeerRefusal(_text_of(body, "reason")),
 }
 _PREFIXES: Final = frozenset(path[:end] for path in _READERS for end in range(1, len(path)))
 

@@ -20,7 +20,7 @@ from feagi_io_host.core.events import AgentDisconnected, AgentRegistered
 from feagi_io_host.core.messages import AgentConfiguration
 from feagi_io_host.core.motor_narrowing import settle_configuration
 from feagi_io_host.core.registration import RegistrationServer
-from feagi_io_host.core.server_seams import ServerEvent
+from feagi_io_host.core.server_seams import PeerOffered, ServerEvent
 
 _log = logging.getLogger("feagi_io.core")
 
@@ -56,11 +56,19 @@ class ReceptionOwner(Protocol[S]):
 
 
 class Reception(Generic[S]):
-    """Lets the agents of `owner` in and out as `server` decides."""
+    """Lets the agents of `owner` in and out as `server` decides. `on_offer(served, sdp)` is called
+    for offers, which only a server that takes them has."""
 
-    def __init__(self, owner: ReceptionOwner[S], server: RegistrationServer) -> None:
+    def __init__(
+        self,
+        owner: ReceptionOwner[S],
+        server: RegistrationServer,
+        *,
+        on_offer: Callable[[S, str], object] | None = None,
+    ) -> None:
         self._owner = owner
         self.server = server
+        self._on_offer = on_offer
         self._served: dict[bytes, S] = {}
 
     @property
@@ -124,6 +132,10 @@ class Reception(Generic[S]):
                 self._forget(event.agent_id, event.reason)
             elif isinstance(event, AgentRegistered):
                 answer = self._welcome(event.agent_id)
+            elif isinstance(event, PeerOffered):
+                served = self._served.get(event.agent_id)
+                if served is not None and self._on_offer is not None:
+                    self._on_offer(served, event.sdp)
             else:
                 served = self._served.get(event.agent_id)
                 answer = served is not None and settle_configuration(

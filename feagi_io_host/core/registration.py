@@ -47,6 +47,7 @@ from feagi_io_host.core.messages import (
     HealthCheckRequest,
     HealthReport,
     HeartBeat,
+    PeerOffer,
     ReceivedMessage,
     RefusalReason,
     RegistrationRefusal,
@@ -66,6 +67,7 @@ from feagi_io_host.core.server_seams import (
     BrainControl,
     EndpointAllocator,
     Ignored,
+    PeerOffered,
     ServerEvent,
     ServerLimits,
     ServerOutcome,
@@ -94,8 +96,9 @@ class RegistrationServer:
 
     `new_agent_id` makes 48 bytes that nobody can guess. With `token` (32 bytes) an agent must
     know it; without, every agent is let in. The events tell of ids; `registry` has the records.
-    Used by one thread; `registry` may be used by all. Raises ConfigError for another length of
-    the token.
+    `takes_offers`: whether somebody acts on PeerOffered, which the answer comes after; else offers
+    are out of place. Used by one thread; `registry` may be used by all. Raises ConfigError for
+    another length of the token.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class RegistrationServer:
         token: bytes | None = None,
         brain: BrainControl | None = None,
         limits: ServerLimits | None = None,
+        takes_offers: bool = False,
     ) -> None:
         if token is not None and len(token) != AUTH_TOKEN_BYTES:
             raise ConfigError(f"token of {len(token)} bytes; {AUTH_TOKEN_BYTES} are needed")
@@ -116,6 +120,7 @@ class RegistrationServer:
         self._new_agent_id = new_agent_id
         self._token = token
         self._brain = brain
+        self._takes_offers = takes_offers
         self._sessions: OrderedDict[Peer, _Session] = OrderedDict()
         self._newcomers: TokenBucket | None = None
         self._ignored = dict.fromkeys(Ignored, 0)
@@ -323,6 +328,11 @@ class RegistrationServer:
     ) -> ServerOutcome:
         return self._answer(session, HeartBeat(), AgentConfigured(session.agent_id, message))
 
+    def _pass_on_offer(self, session: _Session, message: PeerOffer, now_s: float) -> ServerOutcome:
+        if not self._takes_offers:
+            return self._ignore(Ignored.OUT_OF_PLACE, "nobody here makes peer connections")
+        return ServerOutcome(None, (PeerOffered(session.agent_id, message.sdp),))
+
     def _tell_health(
         self, session: _Session, message: HealthCheckRequest, now_s: float
     ) -> ServerOutcome:
@@ -411,4 +421,5 @@ _REGISTERED: Final[Mapping[type[ReceivedMessage], _Act]] = {
     HealthCheckRequest: RegistrationServer._tell_health,
     TimestepRequest: RegistrationServer._tell_timestep,
     TimestepChange: RegistrationServer._change_timestep,
+    PeerOffer: RegistrationServer._pass_on_offer,
 }

@@ -40,6 +40,7 @@ from feagi_io_host.core.client_actions import (
     EndSession,
     NewSession,
     OpenStreams,
+    PeerAnswered,
     Send,
     StateChanged,
 )
@@ -56,6 +57,8 @@ from feagi_io_host.core.messages import (
     HealthCheckRequest,
     HealthReport,
     HeartBeat,
+    PeerAnswer,
+    PeerRefusal,
     ReceivedMessage,
     RefusalReason,
     RegistrationRefusal,
@@ -255,6 +258,8 @@ class RegistrationClient:
             and self._phase is _Phase.ACTIVE
         ):
             self._actions.append(Answered(message))
+        elif isinstance(message, (PeerAnswer, PeerRefusal)) and self._phase is _Phase.ACTIVE:
+            self._actions.append(PeerAnswered(message))
         else:
             self.ignored += 1
 

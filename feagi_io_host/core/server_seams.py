@@ -93,7 +93,16 @@ class AgentConfigured:
     configuration: AgentConfiguration
 
 
-ServerEvent = AgentRegistered | AgentDisconnected | AgentConfigured
+@dataclass(frozen=True, slots=True)
+class PeerOffered:
+    """An agent has described its end of a peer connection; whoever carries its streams so is to
+    answer, when it can."""
+
+    agent_id: bytes
+    sdp: str
+
+
+ServerEvent = AgentRegistered | AgentDisconnected | AgentConfigured | PeerOffered
 
 
 @dataclass(frozen=True, slots=True)

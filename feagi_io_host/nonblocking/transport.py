@@ -30,6 +30,7 @@ from feagi_io_host.core.errors import (
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import AgentDescriptor, CorticalID, StreamType
 from feagi_io_host.nonblocking.channels import AsyncBoundedChannel
+from feagi_io_host.nonblocking.loop_side import LoopSide
 
 DEFAULT_MAX_FRAME_BYTES = 64 << 20
 _LATE_CLOSE_S = 1.0
@@ -272,6 +273,9 @@ class NonBlockingTransport(ABC):
 async def _press(agent: LoopAgent, fbc: SharedFBC) -> bool:
     """Wait for room in one agent's motor channel; an agent that leaves takes everything."""
     awaited = agent.channels.get(StreamType.MOTOR)
+    side = agent.session.motor
+    if awaited is None and isinstance(side, LoopSide):  # another transport's, of an event loop too
+        awaited = side.awaited
     if awaited is None:
         return await _press_in_thread(agent.session, fbc)
     try:

@@ -24,7 +24,14 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
 from feagi_io_host.blocking.transport import BlockingTransport
-from feagi_io_host.core.agent_link import AgentLink, AsyncAgentLink, LinkParty, StreamEnd
+from feagi_io_host.core.agent_link import (
+    AgentLink,
+    AsyncAgentLink,
+    LinkParty,
+    MakePeerStreams,
+    PeerStreams,
+    StreamEnd,
+)
 from feagi_io_host.core.carrier import AgentHost
 from feagi_io_host.core.errors import ConfigError
 from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
@@ -53,6 +60,7 @@ TRANSPORTS: Mapping[tuple[str, Paradigm], str] = MappingProxyType(
         ("zmq", "nonblocking"): "feagi_io_host.transports.zmq:AsyncZmqTransport",
         ("udp", "nonblocking"): "feagi_io_host.transports.udp:UdpTransport",
         ("websocket", "nonblocking"): "feagi_io_host.transports.websocket:WebSocketTransport",
+        ("webrtc", "nonblocking"): "feagi_io_host.transports.webrtc:WebRtcTransport",
         ("shm", "blocking"): "feagi_io_host.transports.shm:ShmTransport",
         ("shm", "nonblocking"): "feagi_io_host.transports.shm:AsyncShmTransport",
     }
@@ -102,6 +110,13 @@ STREAM_ENDS: Mapping[ConnectionProtocol, str] = MappingProxyType(
     }
 )
 
+# What a stream was asked for over -> how an agent opens its end of all such streams together, where
+# the two ends agree on it over the control link: "module:callable", a MakePeerStreams. Only the
+# link for WebSocket can do that.
+PEER_STREAMS: Mapping[ConnectionProtocol, str] = MappingProxyType(
+    {ConnectionProtocol.WEBRTC: "feagi_io_host.transports.webrtc.agent_end:webrtc_streams"}
+)
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -134,8 +149,9 @@ def agent_protocol(
     own = _links(address).protocol
     if streams_over is None or streams_over is own:
         return own
-    if streams_over not in STREAM_ENDS:
-        known = ", ".join(protocol.value for protocol in (own, *STREAM_ENDS))
+    there = (*STREAM_ENDS, *_peers(own))
+    if streams_over not in there:
+        known = ", ".join(protocol.value for protocol in dict.fromkeys((own, *there)))
         raise ConfigError(f"streams over {streams_over.value}; from {address} {known} can be had")
     return streams_over
 
@@ -146,18 +162,40 @@ def agent_link(address: str, party: LinkParty, **settings: Any) -> AgentLink:
     `settings` are its keyword arguments, `streams_over` among them: what the agent asks for its
     streams over. Raises ConfigError for an unknown scheme or an address that cannot be one.
     """
-    module, _, name = _links(address).blocking.partition(":")
+    links = _links(address)
+    module, _, name = links.blocking.partition(":")
     return cast("Callable[..., AgentLink]", getattr(import_module(module), name))(
-        address, party, stream_ends=stream_end, **settings
+        address, party, **_seams(links), **settings
     )
 
 
 def async_agent_link(address: str, party: LinkParty, **settings: Any) -> AsyncAgentLink:
     """The link for event loops; otherwise as `agent_link`."""
-    module, _, name = _links(address).nonblocking.partition(":")
+    links = _links(address)
+    module, _, name = links.nonblocking.partition(":")
     return cast("Callable[..., AsyncAgentLink]", getattr(import_module(module), name))(
-        address, party, stream_ends=stream_end, **settings
+        address, party, **_seams(links), **settings
     )
+
+
+def _peers(control: ConnectionProtocol) -> tuple[ConnectionProtocol, ...]:
+    """What is agreed on over a control link of this protocol."""
+    return tuple(PEER_STREAMS) if control is ConnectionProtocol.WEBSOCKET else ()
+
+
+def _seams(links: AgentLinks) -> dict[str, Any]:
+    """What a link opens streams with that are not its own."""
+    seams: dict[str, Any] = {"stream_ends": stream_end}
+    if _peers(links.protocol):
+        seams["peer_streams"] = _peer_streams
+    return seams
+
+
+def _peer_streams(endpoints: Mapping[StreamType, Endpoint], **how: Any) -> PeerStreams:
+    """The MakePeerStreams that knows the table."""
+    protocol = next(iter(endpoints.values())).protocol
+    module, _, name = PEER_STREAMS[protocol].partition(":")
+    return cast("MakePeerStreams", getattr(import_module(module), name))(endpoints, **how)
 
 
 def _links(address: str) -> AgentLinks:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from feagi_io_host.core.agent_link import LinkParty
+from feagi_io_host.core.agent_link import LinkParty, MakePeerStreams
 from feagi_io_host.core.messages import ConnectionProtocol
 from feagi_io_host.nonblocking.runtime import AsyncWorker
 from feagi_io_host.transports.websocket.address import WebSocketAddress
@@ -23,7 +24,7 @@ class AsyncWebSocketAgentLink:
     Frames above `max_frame_bytes` are refused before memory is taken for them. `settings` are
     those of ClientSettings, by name. `streams_over` is what the agent asks for its streams over;
     what the server then gives over that is opened by `stream_ends(endpoint, stream,
-    max_frame_bytes=...)`.
+    max_frame_bytes=...)`, or, with WebRTC, by `peer_streams`, to which `webrtc` has settings.
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class AsyncWebSocketAgentLink:
         max_frame_bytes: int,
         streams_over: ConnectionProtocol = ConnectionProtocol.WEBSOCKET,
         stream_ends: MakeEnd | None = None,
+        peer_streams: MakePeerStreams | None = None,
+        webrtc: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         self._address = WebSocketAddress.of(address)
@@ -42,6 +45,8 @@ class AsyncWebSocketAgentLink:
         self._party = party
         self._streams_over = streams_over
         self._stream_ends = stream_ends
+        self._peer_streams = peer_streams
+        self._peer_settings = dict(webrtc or {})
         self._max_frame_bytes = max_frame_bytes
         self._wires: AgentWires | None = None
         self._give_up_at_s: float | None = None
@@ -85,6 +90,8 @@ class AsyncWebSocketAgentLink:
             self._bell.set,
             streams_over=self._streams_over,
             stream_ends=self._stream_ends,
+            peer_streams=self._peer_streams,
+            peer_settings=self._peer_settings,
         )
         try:
             await serve_until_over(wires, self._party, self._bell, lambda: self._give_up_at_s)

@@ -135,6 +135,14 @@ class ClientWire:
         """Whether a frame can be sent now."""
         return self._opened and self._line is not None and self._line.has_room
 
+    @property
+    def local_address(self) -> str:
+        """This machine's address as the server sees it, in numbers; loopback before the connection
+        stands."""
+        line = self._line
+        name = line.transport.get_extra_info("sockname") if self._opened and line else None
+        return str(name[0]) if name else "127.0.0.1"
+
     def send(self, data: bytes) -> None:
         """Send a control message: now, or when the connection stands."""
         if self._opened and self._line is not None:

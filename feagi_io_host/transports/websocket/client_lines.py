@@ -15,21 +15,27 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-from feagi_io_host.core.agent_link import LinkParty
+from feagi_io_host.core.agent_link import LinkParty, MakePeerStreams, PeerStreams
 from feagi_io_host.core.client_actions import (
     ClientAction,
     CloseStreams,
     EndSession,
     NewSession,
     OpenStreams,
+    PeerAnswered,
     Send,
 )
 from feagi_io_host.core.endpoints import STREAM_OF
 from feagi_io_host.core.errors import ConfigError, FeagiDataError, FeagiIOError
-from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
+from feagi_io_host.core.messages import (
+    ConnectionProtocol,
+    Endpoint,
+    PeerOffer,
+    encode_control,
+)
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.transports.websocket.address import WebSocketAddress
 from feagi_io_host.transports.websocket.client_ends import LoopEnds, MakeEnd
@@ -49,7 +55,8 @@ class AgentWires:
     """All connections of one agent at the server `address`. Belongs to one event loop.
 
     `ring()` is called when a turn has something to do. `streams_over` is what the agent asks for
-    its streams over; what the server then gives over that is opened by `stream_ends`.
+    its streams over; what the server then gives over that is opened by `stream_ends`, or, with
+    WebRTC, by `peer_streams` with `peer_settings`.
     """
 
     def __init__(
@@ -63,6 +70,8 @@ class AgentWires:
         *,
         streams_over: ConnectionProtocol,
         stream_ends: MakeEnd | None,
+        peer_streams: MakePeerStreams | None,
+        peer_settings: Mapping[str, Any],
     ) -> None:
         self._party = party
         self._address = address
@@ -79,13 +88,21 @@ class AgentWires:
             max_frame_bytes,
             lambda reason: self._lose("", reason),
         )
-        self._closing: dict[asyncio.Task[None], ClientWire] = {}
+        self._streams_over = streams_over
+        self._make_peer = peer_streams
+        self._peer_settings = peer_settings
+        self._peer: PeerStreams | None = None
+        self._peer_carries: tuple[StreamType, ...] = ()
+        self._closing: dict[asyncio.Task[None], ClientWire | PeerStreams] = {}
 
     def turn(self) -> None:
         """Everything that can be done without waiting."""
         self._act(self._party.turn())
         self.send_sensory()
         self._ends.tend()
+        if self._peer is not None:
+            for stream in self._peer_carries:
+                self._party.stream_end_counted(stream, self._peer.counters(stream))
         for wire in self._wires():
             wire.tend()
 
@@ -103,6 +120,15 @@ class AgentWires:
         party = self._party
         if self._ends.sends_sensory:
             self._ends.send_sensory()
+            return
+        peer = self._peer
+        if peer is not None and peer.sends_sensory:
+            while peer.has_room and party.has_sensory:
+                fbc = party.next_sensory()
+                if fbc is None:
+                    return
+                peer.send_frame(fbc)
+                party.sensory_sent()
             return
         wire = self._streams.get(StreamType.SENSORY)
         while wire is not None and wire.has_room and party.has_sensory:
@@ -160,8 +186,14 @@ class AgentWires:
         elif isinstance(action, OpenStreams):
             self._close_streams()
             try:
+                shared: dict[StreamType, Endpoint] = {}
                 for capability, endpoint in action.endpoints.items():
-                    self._open_stream(STREAM_OF[capability], endpoint)
+                    if endpoint.protocol is ConnectionProtocol.WEBRTC:
+                        shared[STREAM_OF[capability]] = endpoint
+                    else:
+                        self._open_stream(STREAM_OF[capability], endpoint)
+                if shared:
+                    self._open_peer(shared, action.agent_id)
             except ConfigError as error:
                 return f"the server's answer cannot be used: {error}"
             except FeagiDataError as error:
@@ -170,6 +202,8 @@ class AgentWires:
                 return str(error)
         elif isinstance(action, CloseStreams):
             self._close_streams()
+        elif isinstance(action, PeerAnswered) and self._peer is not None:
+            self._peer.take_answer(action.answer)
         return None
 
     def _open_control(self) -> ClientWire:
@@ -194,6 +228,26 @@ class AgentWires:
             self.send_sensory if is_sensory else lambda: None,
             f"{stream.value} stream: ",
         )
+
+    def _open_peer(self, endpoints: Mapping[StreamType, Endpoint], agent_id: bytes) -> None:
+        """One connection for all of these streams, of what was asked for alone."""
+        if self._make_peer is None or self._streams_over is not ConnectionProtocol.WEBRTC:
+            raise ConfigError(
+                f"{len(endpoints)} streams are given over WebRTC; {self._streams_over.value} was "
+                "asked for"
+            )
+        control = self._open_control()
+        self._peer = self._make_peer(
+            endpoints,
+            local_address=control.local_address,
+            max_frame_bytes=self._max_frame_bytes,
+            on_offer=lambda text: control.send(encode_control(PeerOffer(text), agent_id)),
+            on_frame=self._hear_frame,
+            on_room=self.send_sensory,
+            on_lost=lambda reason: self._lose("WebRTC: ", reason),
+            **self._peer_settings,
+        )
+        self._peer_carries = tuple(endpoints)
 
     def _wire(
         self,
@@ -224,9 +278,16 @@ class AgentWires:
         self._streams.clear()
         for wire in streams:
             self._close(wire)
+        peer, self._peer, self._peer_carries = self._peer, None, ()
+        if peer is not None:
+            peer.end()
+            self._close_later(peer)
 
     def _close(self, wire: ClientWire) -> None:
         wire.close()
+        self._close_later(wire)
+
+    def _close_later(self, wire: ClientWire | PeerStreams) -> None:
         task = asyncio.get_running_loop().create_task(
             wire.wait_until_gone(), name="feagi-io-websocket-closing"
         )

@@ -4,7 +4,7 @@
     one listener        /            agents register here: control messages, as over ZMQ
                         /stream/KEY  one stream of one agent, as its registration tells it
     look-around task    silent agents and connections, and strangers that do not register
-    one per stream      motor and visualization of each agent, see `publisher`
+    one per stream      motor and visualization of each agent, see `nonblocking.publisher`
 
 Each message is binary and one FBC, as the engine has it (feagi-core 2.6.10): no text, no
 subprotocol, no compression. The engine gives each channel a port of its own; this one gives each
@@ -18,6 +18,7 @@ carries streams of agents that another transport has let in. For threads there i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -40,6 +41,7 @@ from feagi_io_host.core.carrier import (
     AttachedAgent,
     ChannelMaker,
     FrameChannel,
+    PeerCarrier,
     StreamCarrier,
 )
 from feagi_io_host.core.endpoints import (
@@ -58,7 +60,13 @@ from feagi_io_host.core.errors import (
     UnknownHandleError,
 )
 from feagi_io_host.core.exposure import advertised, is_loopback
-from feagi_io_host.core.messages import AgentConfiguration, ConnectionProtocol
+from feagi_io_host.core.messages import (
+    AgentConfiguration,
+    ConnectionProtocol,
+    PeerAnswer,
+    PeerRefusal,
+    encode_control,
+)
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.reception import Reception, accepted_by
 from feagi_io_host.core.registration import RegistrationServer
@@ -66,12 +74,12 @@ from feagi_io_host.core.server_seams import BrainControl, ServerLimits
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.nonblocking.channels import AsyncBoundedChannel
 from feagi_io_host.nonblocking.loop_side import Arrivals, LoopSide, loop_channel, loop_side
+from feagi_io_host.nonblocking.publisher import StreamPublisher
 from feagi_io_host.nonblocking.runtime import AsyncWorker
 from feagi_io_host.nonblocking.transport import DEFAULT_MAX_FRAME_BYTES, NonBlockingTransport
 from feagi_io_host.transports.websocket.address import CONTROL_PATH, DEFAULT_PORT, in_url
 from feagi_io_host.transports.websocket.line import Message, library_log
 from feagi_io_host.transports.websocket.places import StreamPlace, StreamPlaces
-from feagi_io_host.transports.websocket.publisher import StreamPublisher
 from feagi_io_host.transports.websocket.server_line import Lobby, ServerLine
 from feagi_io_host.transports.websocket.settings import WebSocketSettings
 from feagi_wire.const import AGENT_ID_BYTES
@@ -138,7 +146,9 @@ class WebSocketTransport(NonBlockingTransport):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._carriers = dict(carriers or {})
-        refuse_uncarried(self._carriers)
+        refuse_uncarried(self._carriers, negotiates=True)
+        peers = (one for one in self._carriers.values() if isinstance(one, PeerCarrier))
+        self._peer_carrier = next(peers, None)
         if not 0 <= port <= 65535:
             raise ConfigError(f"port {port}; 0 to 65535 possible")
         super().__init__(host, max_frame_bytes=max_frame_bytes)
@@ -251,7 +261,9 @@ class WebSocketTransport(NonBlockingTransport):
                 token=self._token,
                 brain=self._brain,
                 limits=self._limits,
+                takes_offers=self._peer_carrier is not None,
             ),
+            on_offer=self._pass_on_offer,
         )
         self._arrivals = Arrivals(asyncio.get_running_loop(), self._serve_arrival)
         try:
@@ -426,6 +438,21 @@ class WebSocketTransport(NonBlockingTransport):
             self._lobby.estrange(line)
         if reply is not None and line.is_open:
             line.send_message(reply)
+
+    def _pass_on_offer(self, served: ServedAgent, sdp: str) -> None:
+        """An agent's offer of a peer connection, for who carries its streams so."""
+        assert self._peer_carrier is not None
+        loop, agent_id, line = asyncio.get_running_loop(), served.agent.agent_id, served.line
+
+        def send(message: PeerAnswer | PeerRefusal) -> None:
+            if line.is_open:
+                line.send_message(encode_control(message, agent_id))
+
+        def answer(message: PeerAnswer | PeerRefusal) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(send, message)
+
+        self._peer_carrier.negotiate(agent_id, sdp, answer)
 
     def _lose(self, line: ServerLine) -> None:
         """A control connection is gone, and with it its agent: that can register again at once."""

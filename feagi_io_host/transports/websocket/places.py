@@ -23,9 +23,9 @@ from feagi_io_host.core.errors import ClosedError, FeagiDataError
 from feagi_io_host.core.messages import ConnectionProtocol, Endpoint
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
+from feagi_io_host.nonblocking.publisher import StreamPublisher
 from feagi_io_host.transports.websocket.address import STREAM_PATH
 from feagi_io_host.transports.websocket.line import Line, Message
-from feagi_io_host.transports.websocket.publisher import StreamPublisher
 
 _log = logging.getLogger("feagi_io.websocket")
 
@@ -54,7 +54,7 @@ class StreamPlace:
         event loop drains."""
         if self.stream is not StreamType.SENSORY:
             self.publisher = StreamPublisher(
-                agent, self.stream, max_frame_bytes, lambda: on_end(self)
+                agent, self.stream, "websocket", max_frame_bytes, lambda: on_end(self)
             )
             self.publisher.start()
         self.agent = agent

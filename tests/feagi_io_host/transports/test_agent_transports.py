@@ -74,6 +74,7 @@ def test_entry_points_join_the_table_but_replace_nothing(install: Install) -> No
         "shm": ("blocking", "nonblocking"),
         "udp": ("nonblocking",),
         "virtual": ("blocking", "nonblocking"),
+        "webrtc": ("nonblocking",),
         "websocket": ("nonblocking",),
         "zmq": ("blocking", "nonblocking"),
     }

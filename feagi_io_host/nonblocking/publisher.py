@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from feagi_io_host.core.carrier import AttachedAgent
 from feagi_io_host.core.errors import ClosedError
@@ -18,7 +18,6 @@ from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import StreamType
 from feagi_io_host.nonblocking.loop_side import loop_side
 from feagi_io_host.nonblocking.runtime import AsyncWorker
-from feagi_io_host.transports.websocket.line import Line
 
 # How long a wait lasts before the task looks whether the agent has gone.
 _LOOK_AROUND_S: Final = 0.25
@@ -26,17 +25,32 @@ _LOOK_AROUND_S: Final = 0.25
 _FAIR_SHARE: Final = 16
 
 
+class FrameLine(Protocol):
+    """What frames of one stream leave by. Belongs to the event loop."""
+
+    on_room: Callable[[], object]
+    """Called when the frame before has left."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a frame can be sent now."""
+
+    def send_frame(self, fbc: SharedFBC) -> None:
+        """Send a frame, when there is room. The lease is the line's."""
+
+
 class StreamPublisher:
     """Sends what comes out of `agent`'s channel for `stream`, in a task of its own.
 
-    `on_end()` is called once, when the channel was closed. Raises LocalError for a channel that
-    no event loop drains.
+    `backend` is the transport's name. `on_end()` is called once, when the channel was closed.
+    Raises LocalError for a channel that no event loop drains.
     """
 
     def __init__(
         self,
         agent: AttachedAgent,
         stream: StreamType,
+        backend: str,
         max_frame_bytes: int,
         on_end: Callable[[], object],
     ) -> None:
@@ -50,10 +64,10 @@ class StreamPublisher:
         self._max_frame_bytes = max_frame_bytes
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._line: Line | None = None
+        self._line: FrameLine | None = None
         self._holding = False
         self._moved: asyncio.Future[None] | None = None
-        self._worker = AsyncWorker(f"feagi-io-websocket-{self._channel.name}", self._run)
+        self._worker = AsyncWorker(f"feagi-io-{backend}-{self._channel.name}", self._run)
 
     def start(self) -> None:
         """Start the task."""
@@ -64,7 +78,7 @@ class StreamPublisher:
         """Wait for the task; the channel is closed by now. Raises StopTimeoutError."""
         await self._worker.stop(timeout_s)
 
-    def lead_to(self, line: Line | None) -> None:
+    def lead_to(self, line: FrameLine | None) -> None:
         """Send over this connection from now on; None: wait for one."""
         self._line = line
         if line is None:
