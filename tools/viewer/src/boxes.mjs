@@ -10,9 +10,9 @@ const FLOOR = [0, 1, 5, 0, 5, 4];
 function corner(box, number) {
   const { origin, pitch, width, height, depth } = box;
   return [
-    origin[0] + (number & 1 ? width * pitch : 0),
-    origin[1] + (number & 2 ? height * pitch : 0),
-    origin[2] - (number & 4 ? depth * pitch : 0),
+    origin[0] + (number & 1 ? width * pitch[0] : 0),
+    origin[1] + (number & 2 ? height * pitch[1] : 0),
+    origin[2] - (number & 4 ? depth * pitch[2] : 0),
   ];
 }
 

@@ -40,7 +40,7 @@ export function paintLabels(scene) {
 function place(scene, context, area) {
   const { origin, pitch, width } = area;
   const point = scene.projectPoint(
-    new Vector3(origin[0] + (width * pitch) / 2, origin[1], origin[2]),
+    new Vector3(origin[0] + (width * pitch[0]) / 2, origin[1], origin[2]),
   );
   if (point === null || point.x < 0 || point.x > scene.size.width || point.y < -40 || point.y > scene.size.height) {
     return null;

@@ -11,11 +11,17 @@ const GROUP_GAP = 5;
 const GAP = 2.2;
 const LABEL_ROOM = 1.6;
 const LARGEST = 40;
+const SLENDER = 10; // times as long as wide, and no longer: its cells are squeezed instead
 const NARROWEST = 4; // of the place for an area: its label wants to be read
 
-/** Edge length of an area whose longest side has `cells` cells. */
-function extent(cells) {
-  return Math.min(LARGEST, 2.4 * cells ** 0.45);
+/** Set the size of an area's cells. */
+function measure(area) {
+  const sides = [area.width, area.height, area.depth];
+  const [longest, second] = [...sides].sort((one, other) => other - one);
+  const cells = Math.min(longest, SLENDER * second);
+  const pitch = Math.min(LARGEST, 2.4 * cells ** 0.45) / cells;
+  area.pitch = sides.map((side) => (pitch * Math.min(side, cells)) / side);
+  area.half = pitch / 2;
 }
 
 /** The group an area belongs to, as a number: an unknown kind counts as "other". */
@@ -46,15 +52,11 @@ export function arrange(areas) {
 /** Rows of boxes, about as wide as they are high all together. */
 function shelves(areas) {
   const boxes = areas.map((area) => {
-    const longest = Math.max(area.width, area.height, area.depth);
-    area.pitch = extent(longest) / longest;
-    return {
-      area,
-      width: area.width * area.pitch,
-      place: Math.max(NARROWEST, area.width * area.pitch),
-      height: area.height * area.pitch,
-      depth: area.depth * area.pitch,
-    };
+    measure(area);
+    const [width, height, depth] = [area.width, area.height, area.depth].map(
+      (side, axis) => side * area.pitch[axis],
+    );
+    return { area, width, place: Math.max(NARROWEST, width), height, depth };
   });
   // Seen from above the front, depth takes room upwards too.
   const rise = (box) => box.height + 0.5 * box.depth;

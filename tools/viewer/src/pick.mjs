@@ -1,65 +1,64 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which voxel a ray from the eye meets first: cell by cell through each area's box.
-
-import { Box3, Vector3 } from "three";
+// Which voxel a ray from the eye meets first. Every voxel that can be seen is asked: a few
+// milliseconds for the most there can be, and only when somebody points.
 
 import { ALIVE, FADE_S } from "./voxels.mjs";
 
-const MOST_STEPS = 8192;
 const SEEN_S = 2.5 * FADE_S; // of fading, in which a voxel can still be pointed at
+const SLACK = 0.5; // of a pixel: what is drawn a pixel large can be met
 
-/** {area, x, y, z} of the nearest voxel on the ray (three's Ray) that can be seen, or null. */
-export function voxelUnder(voxels, ray, now) {
-  let best = null;
-  for (const area of voxels.areas.values()) {
-    if (!area.hidden && area.table !== null) {
-      const found = inArea(voxels, area, ray, now);
-      if (found !== null && (best === null || found.far < best.far)) {
-        best = found;
-      }
+/**
+ * {area, x, y, z} of the nearest voxel on three's Ray `ray`, or null. `pixel` times its distance
+ * is the least half of an edge that a voxel is drawn with.
+ */
+export function voxelUnder(voxels, ray, now, pixel) {
+  const { at, heat, count } = voxels;
+  const { x: ox, y: oy, z: oz } = ray.origin;
+  const { x: dx, y: dy, z: dz } = ray.direction;
+  let best = -1;
+  let nearest = Infinity;
+  for (let slot = 0; slot < count; slot += 1) {
+    const size = at[4 * slot + 3];
+    const ceased = heat[2 * slot + 1];
+    if (size === 0 || (ceased !== ALIVE && now - ceased > SEEN_S)) {
+      continue;
+    }
+    const [cx, cy, cz] = [at[4 * slot] - ox, at[4 * slot + 1] - oy, at[4 * slot + 2] - oz];
+    const along = cx * dx + cy * dy + cz * dz;
+    const half = Math.max(size, (1 + SLACK) * pixel * along);
+    // Outside of the ball around the cube: most voxels end here.
+    if (along <= 0 || along > nearest + 2 * half) {
+      continue;
+    }
+    if (cx * cx + cy * cy + cz * cz - along * along > 3 * half * half) {
+      continue;
+    }
+    const entry = enters(cx, cy, cz, dx, dy, dz, half);
+    if (entry < nearest) {
+      nearest = entry;
+      best = slot;
     }
   }
-  return best;
-}
-
-function inArea(voxels, area, ray, now) {
-  const { origin, pitch, width, height, depth } = area;
-  const box = new Box3(
-    new Vector3(origin[0], origin[1], origin[2] - depth * pitch),
-    new Vector3(origin[0] + width * pitch, origin[1] + height * pitch, origin[2]),
-  );
-  const entry = ray.intersectBox(box, new Vector3());
-  if (entry === null) {
+  if (best < 0) {
     return null;
   }
-  const from = box.containsPoint(ray.origin) ? ray.origin : entry;
-  // In cells; z counts away from the front.
-  const start = [from.x - origin[0], from.y - origin[1], origin[2] - from.z].map((d) => d / pitch);
-  const way = [ray.direction.x, ray.direction.y, -ray.direction.z];
-  const sizes = [width, height, depth];
-  const cell = start.map((value, axis) => Math.max(0, Math.min(sizes[axis] - 1, Math.floor(value))));
-  const step = way.map(Math.sign);
-  const each = way.map((value) => Math.abs(1 / value));
-  const next = way.map((value, axis) => {
-    const border = value > 0 ? cell[axis] + 1 : cell[axis];
-    return value === 0 ? Infinity : Math.max(0, (border - start[axis]) / value);
-  });
-  for (let steps = 0; steps < MOST_STEPS; steps += 1) {
-    const slot = voxels.find(area, ...cell);
-    if (slot >= 0) {
-      const ceased = voxels.heat[2 * slot + 1];
-      if (ceased === ALIVE || now - ceased < SEEN_S) {
-        const [x, y, z] = cell;
-        const reached = Math.min(...next) * pitch;
-        return { area, x, y, z, far: ray.origin.distanceTo(from) + reached };
-      }
-    }
-    const axis = next.indexOf(Math.min(...next));
-    cell[axis] += step[axis];
-    if (cell[axis] < 0 || cell[axis] >= sizes[axis]) {
-      return null;
-    }
-    next[axis] += each[axis];
-  }
-  return null;
+  const [x, y, z] = voxels.cell.subarray(3 * best, 3 * best + 3);
+  return { area: voxels.owner[best], x, y, z };
+}
+
+/** How far along the ray it enters the cube around c, or infinity. */
+function enters(cx, cy, cz, dx, dy, dz, half) {
+  // A direction of 0 gives infinities of the right signs.
+  const [ix, iy, iz] = [1 / dx, 1 / dy, 1 / dz];
+  const near = Math.max(
+    Math.min((cx - half) * ix, (cx + half) * ix),
+    Math.min((cy - half) * iy, (cy + half) * iy),
+    Math.min((cz - half) * iz, (cz + half) * iz),
+  );
+  const far = Math.min(
+    Math.max((cx - half) * ix, (cx + half) * ix),
+    Math.max((cy - half) * iy, (cy + half) * iy),
+    Math.max((cz - half) * iz, (cz + half) * iz),
+  );
+  return far >= Math.max(0, near) ? Math.max(0, near) : Infinity;
 }

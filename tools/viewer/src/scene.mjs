@@ -54,6 +54,7 @@ export class BrainScene {
     this.glide = null;
     this.selected = null;
     this.slow = false;
+    this.pixel = 0; // world size of 0.7 pixels at the distance 1
     this.dirty = true;
     this.labelsDirty = true;
     this.showLabels = true;
@@ -139,7 +140,7 @@ export class BrainScene {
     for (const { origin, pitch, width, height, depth } of this.seen) {
       const [x, y, z] = origin;
       box.expandByPoint(new Vector3(x, y, z));
-      box.expandByPoint(new Vector3(x + width * pitch, y + height * pitch, z - depth * pitch));
+      box.expandByPoint(new Vector3(x + width * pitch[0], y + height * pitch[1], z - depth * pitch[2]));
     }
     return box;
   }
@@ -256,8 +257,8 @@ export class BrainScene {
   /** Draw, at `now` seconds; `live` 0..1 dims what fires when nothing was heard for long. */
   draw(now, live) {
     const tall = this.renderer.getDrawingBufferSize(new Vector2()).y;
-    const pixel = (1.4 * Math.tan((FIELD_DEGREES / 360) * Math.PI)) / Math.max(1, tall);
-    this.cloud.update({ now, live, pixel, slow: this.slow });
+    this.pixel = (1.4 * Math.tan((FIELD_DEGREES / 360) * Math.PI)) / Math.max(1, tall);
+    this.cloud.update({ now, live, pixel: this.pixel, slow: this.slow });
     this.markSelected();
     this.renderer.render(this.scene, this.camera);
     if (this.labelsDirty) {
@@ -271,14 +272,14 @@ export class BrainScene {
     const chosen = this.selected;
     this.marker.visible = chosen !== null && !chosen.area.hidden;
     if (this.marker.visible) {
-      const { origin, pitch } = chosen.area;
+      const { origin, pitch, half } = chosen.area;
       const box = {
         origin: [
-          origin[0] + chosen.x * pitch,
-          origin[1] + chosen.y * pitch,
-          origin[2] - chosen.z * pitch,
+          origin[0] + (chosen.x + 0.5) * pitch[0] - half,
+          origin[1] + (chosen.y + 0.5) * pitch[1] - half,
+          origin[2] - (chosen.z + 0.5) * pitch[2] + half,
         ],
-        pitch,
+        pitch: [2 * half, 2 * half, 2 * half],
         width: 1,
         height: 1,
         depth: 1,
@@ -292,9 +293,9 @@ export class BrainScene {
     const { origin, pitch } = area;
     return this.projectPoint(
       new Vector3(
-        origin[0] + (x + 0.5) * pitch,
-        origin[1] + (y + 0.5) * pitch,
-        origin[2] - (z + 0.5) * pitch,
+        origin[0] + (x + 0.5) * pitch[0],
+        origin[1] + (y + 0.5) * pitch[1],
+        origin[2] - (z + 0.5) * pitch[2],
       ),
     );
   }
@@ -319,7 +320,7 @@ export class BrainScene {
       .unproject(this.camera)
       .sub(this.camera.position)
       .normalize();
-    return voxelUnder(this.voxels, new Ray(this.camera.position, toward), now);
+    return voxelUnder(this.voxels, new Ray(this.camera.position, toward), now, this.pixel);
   }
 
   /** Voxels and labels as they stand on the screen, as a canvas. */

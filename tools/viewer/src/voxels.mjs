@@ -27,7 +27,8 @@ export class Area {
     this.live = 0; // voxels that fire
     this.peak = 0; // the largest |p| seen
     this.origin = [0, 0, 0]; // world position of the outer corner of cell 0, 0, 0
-    this.pitch = 1; // world size of a cell
+    this.pitch = [1, 1, 1]; // world size of a cell
+    this.half = 0.5; // of the edge of a voxel as it is drawn
     this.table = null; // slot + 1 by cell, or a Map for areas too large
   }
 
@@ -404,11 +405,11 @@ export class Voxels {
   }
 
   placeSlot(slot) {
-    const { origin, pitch, hidden } = this.owner[slot];
-    this.at[4 * slot] = origin[0] + (this.cell[3 * slot] + 0.5) * pitch;
-    this.at[4 * slot + 1] = origin[1] + (this.cell[3 * slot + 1] + 0.5) * pitch;
-    this.at[4 * slot + 2] = origin[2] - (this.cell[3 * slot + 2] + 0.5) * pitch;
-    this.at[4 * slot + 3] = hidden ? 0 : pitch / 2;
+    const { origin, pitch, half, hidden } = this.owner[slot];
+    this.at[4 * slot] = origin[0] + (this.cell[3 * slot] + 0.5) * pitch[0];
+    this.at[4 * slot + 1] = origin[1] + (this.cell[3 * slot + 1] + 0.5) * pitch[1];
+    this.at[4 * slot + 2] = origin[2] - (this.cell[3 * slot + 2] + 0.5) * pitch[2];
+    this.at[4 * slot + 3] = hidden ? 0 : half;
   }
 }
 
