@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.tools.viewer.served import DEADLINE_S, ServedPage
+from tests.tools.viewer.served import DEADLINE_S
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -35,13 +35,10 @@ _COLOURS = """async ([data, points]) => {
 class Browsed:
     """One page at one server."""
 
-    def __init__(self, page: Page, served: ServedPage, pictures: Path) -> None:
+    def __init__(self, page: Page, pictures: Path) -> None:
         self.page = page
-        self.served = served
         self._pictures = pictures
-        browser = page.context.browser
-        assert browser is not None
-        self._blank = browser.new_page()
+        self._blank = page.context.new_page()
         self.errors: list[str] = []
         self.expected: list[str] = []  # parts of errors that a test provokes
         page.set_default_timeout(1000 * DEADLINE_S)
@@ -52,14 +49,15 @@ class Browsed:
         )
         page.add_init_script(_VIOLATIONS)
 
-    def open(self, width: int, height: int, scheme: str, *, url: str | None = None) -> None:
+    def open(self, url: str, width: int, height: int, scheme: str) -> None:
         self.page.set_viewport_size({"width": width, "height": height})
         self.page.emulate_media(color_scheme="light" if scheme == "light" else "dark")
         self.page.bring_to_front()  # a page in the background draws nothing
-        self.page.goto(url or self.served.url)
-        if url is None:
-            self.served.until_hello()
-            self.until("document.getElementById('status').dataset.state === 'live'")
+        self.page.goto(url)
+
+    def until_live(self) -> None:
+        """Wait until the server has welcomed the page."""
+        self.until("document.getElementById('status').dataset.state === 'live'")
 
     def check_clean(self) -> None:
         unexpected = [

@@ -14,7 +14,31 @@ from tests.tools.viewer.browsed import Browsed
 from tests.tools.viewer.served import ServedPage
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
+
+    from tools.browser import Chromium
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Chromium) -> Iterator[Browser]:
+    """One browser for the tests of a module: starting it takes as long as most of them."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=chromium.path,
+            env={**chromium.environment},
+            args=list(chromium.flags),
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page with a storage of its own."""
+    with browser.new_context() as context:
+        yield context.new_page()
 
 
 @pytest.fixture
@@ -34,13 +58,15 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def browse(served: ServedPage, page: Page, pictures: Path) -> Iterator[Callable[..., Browsed]]:
     """`browse()` opens the page and waits for its hello. At the end nothing may have been logged as
-    an error and no policy violated. The server is set up first: the page keeps an event loop."""
+    an error and no policy violated."""
     opened: list[Browsed] = []
 
     def open_page(*, width: int = 640, height: int = 520, scheme: str = "dark") -> Browsed:
-        browsed = Browsed(page, served, pictures)
+        browsed = Browsed(page, pictures)
         opened.append(browsed)
-        browsed.open(width, height, scheme)
+        browsed.open(served.url, width, height, scheme)
+        served.until_hello()
+        browsed.until_live()
         return browsed
 
     yield open_page

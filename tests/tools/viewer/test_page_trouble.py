@@ -35,7 +35,7 @@ def test_it_comes_back_after_the_server_restarts(browse: Browse, served: ServedP
     browsed.picture("offline")
     served.start()
     served.until_hello(2)
-    browsed.until("document.getElementById('status').dataset.state === 'live'")
+    browsed.until_live()
     assert browsed.page.is_hidden("#banner")
     assert browsed.figures["live"] == 0  # what was before is nothing to the new one
     served.received.clear()
@@ -47,7 +47,7 @@ def test_a_wrong_token_is_told_and_not_tried_again(browse: Browse, served: Serve
     browsed = browse()
     served.until_hello()
     browsed.page.clock.install()
-    browsed.open(640, 520, "dark", url=f"http://127.0.0.1:{served.port}/#token=guessed")
+    browsed.open(f"http://127.0.0.1:{served.port}/#token=guessed", 640, 520, "dark")
     # Another fragment alone opens no new page: the one that is there takes the new token.
     browsed.page.clock.run_for(1000)
     browsed.until("document.getElementById('status').dataset.state === 'refused'")
@@ -56,10 +56,10 @@ def test_a_wrong_token_is_told_and_not_tried_again(browse: Browse, served: Serve
     refused = served.refused
     browsed.page.clock.run_for(60_000)
     assert served.refused == refused == 1
-    browsed.open(640, 520, "dark", url=served.url)
+    browsed.open(served.url, 640, 520, "dark")
     browsed.page.clock.run_for(1000)
     served.until_hello(2)
-    browsed.until("document.getElementById('status').dataset.state === 'live'")
+    browsed.until_live()
 
 
 HOSTILE_TEXTS = [
@@ -121,7 +121,7 @@ def test_hostile_frames_are_refused_and_the_next_is_shown(
     # After a compact frame that cannot be read the next ones build on nothing: it begins anew.
     served.show_compact(struct.pack("<HH", 1, 0), fired=1, voxels=1)
     served.until_hello(2)
-    browsed.until("document.getElementById('status').dataset.state === 'live'")
+    browsed.until_live()
     served.received.clear()
     served.until_shown(served.show(VECTORS["v04"].data, 1))
     assert browsed.figures["live"] == 1

@@ -184,8 +184,8 @@ export class BrainScene {
       const toward = offset.dot(VIEW_FROM);
       distance = Math.max(
         distance,
-        toward + (Math.abs(offset.dot(right)) + 1) / across / 0.9,
-        toward + (Math.abs(offset.dot(top)) + 1) / up / 0.8,
+        toward + (Math.abs(offset.dot(right)) + 1) / across / 0.94,
+        toward + (Math.abs(offset.dot(top)) + 1) / up / 0.86,
       );
     }
     return distance;

@@ -4,7 +4,7 @@
 import { byId, say } from "./dom.mjs";
 
 const SETTLE_MS = 28; // messages come 30 times a second; the picture glides between them
-const LEAVES_M = 1.0; // half a pole: as long as in the simulation
+const POLE_M = 2; // as long as in the simulation
 const TRAIL = 40;
 
 export class World {
@@ -77,12 +77,12 @@ export class World {
     if (width === 0 || height === 0) {
       return;
     }
-    const unit = Math.min(width / (2 * told.track + 1), height / 1.65);
-    const rail = height - unit * 0.28;
+    const unit = Math.min(width / (2 * told.track + 1), height / 2.75);
+    const rail = height - unit * 0.42;
     const middle = width / 2;
     const at = middle + Math.max(-told.track, Math.min(told.track, this.drawn.position)) * unit;
-    const pivot = rail - unit * 0.16;
-    const tip = [at + Math.sin(this.drawn.angle) * unit * LEAVES_M, pivot - Math.cos(this.drawn.angle) * unit * LEAVES_M];
+    const pivot = rail - unit * 0.2;
+    const tip = [at + Math.sin(this.drawn.angle) * unit * POLE_M, pivot - Math.cos(this.drawn.angle) * unit * POLE_M];
     const line = (colour, thick, ...points) => {
       context.strokeStyle = colour;
       context.lineWidth = thick;
@@ -110,13 +110,13 @@ export class World {
     context.globalAlpha = 1;
     context.fillStyle = theme.series.sensor;
     context.beginPath();
-    context.roundRect(at - unit * 0.26, pivot - unit * 0.08, unit * 0.52, unit * 0.2, unit * 0.05);
+    context.roundRect(at - unit * 0.34, pivot - unit * 0.1, unit * 0.68, unit * 0.26, unit * 0.06);
     context.fill();
     const pole = told.fell ? theme.inks.alarm : theme.series.motor;
-    line(pole, unit * 0.075, [at, pivot], tip);
+    line(pole, unit * 0.1, [at, pivot], tip);
     context.fillStyle = theme.inks.text;
     context.beginPath();
-    context.arc(at, pivot, unit * 0.045, 0, 2 * Math.PI);
+    context.arc(at, pivot, unit * 0.06, 0, 2 * Math.PI);
     context.fill();
   }
 }
