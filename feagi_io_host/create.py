@@ -34,6 +34,7 @@ _URLS: Final = {
     StreamType.VISUALIZATION: "zmq.viz",
 }
 
+_WEBRTC: Final[tuple[str, Paradigm]] = ("webrtc", "nonblocking")
 _WEBSOCKET: Final[tuple[str, Paradigm]] = ("websocket", "nonblocking")
 _WEBSOCKET_CONTROL: Final = "ws://127.0.0.1:9053"  # the engine's registration_port
 
@@ -98,6 +99,12 @@ def create_pns_with_config(
     kinds = [kind for kind in dict.fromkeys(chosen.values()) if kind not in (control, _WEBSOCKET)]
     if beside or (_WEBSOCKET in chosen.values() and control != _WEBSOCKET):
         kinds.append(_WEBSOCKET)
+    if _WEBRTC in kinds and not beside and control != _WEBSOCKET:
+        (setting, *_) = (f"transport.{s.value}" for s in StreamType if chosen[s] == _WEBRTC)
+        raise ConfigError(
+            f"{setting} is 'webrtc' ({config.origin_of(setting)}), but its agents register over "
+            "WebSocket: set websocket.endpoint, or transport.control to 'websocket'"
+        )
     for kind in kinds:
         streams = tuple(stream for stream in StreamType if chosen[stream] == kind)
         settings = _settings_of(kind[0], config, streams)
@@ -112,6 +119,8 @@ def create_pns_with_config(
             carriers if lets_in else None,
         )
         carriers.update(dict.fromkeys(streams, handle))
+    if control != _WEBSOCKET:  # who comes there could not agree on a connection
+        carriers = {s: one for s, one in carriers.items() if chosen[s] != _WEBRTC}
     own = tuple(stream for stream in StreamType if chosen[stream] == control)
     settings = _settings_of(control[0], config, own)
     if control[0] in ("zmq", "websocket"):
@@ -160,6 +169,8 @@ def _settings_of(name: str, config: PNSConfig, streams: Iterable[StreamType]) ->
         return _udp_settings(config, streams)
     if name == "websocket":
         return _websocket_settings(config, streams)
+    if name == "webrtc":
+        return {"settings": _webrtc_settings(config, streams)}
     if name == "shm":
         return {field.name: getattr(config.shm, field.name) for field in fields(config.shm)}
     if name != "zmq":
@@ -215,6 +226,21 @@ def _websocket_settings(config: PNSConfig, streams: Iterable[StreamType]) -> dic
             "ping_timeout_s": websocket.ping_timeout_s,
             "send_buffer_bytes": websocket.send_buffer_bytes,
         },
+    }
+
+
+def _webrtc_settings(config: PNSConfig, streams: Iterable[StreamType]) -> dict[str, Any]:
+    if StreamType.CONTROL in streams:
+        raise ConfigError(
+            f"transport.control is 'webrtc' ({config.origin_of('transport.control')}), which has "
+            "no place to register: name websocket there"
+        )
+    webrtc = config.webrtc
+    return {
+        "addresses": tuple(webrtc.addresses.split()),
+        "ice_servers": tuple(webrtc.ice_servers.split()),
+        "silence_timeout_s": webrtc.silence_timeout_s,
+        "message_bytes": webrtc.message_bytes,
     }
 
 

@@ -86,6 +86,23 @@ class WebSocketStreams:
 
 
 @dataclass(frozen=True, slots=True)
+class WebRtcStreams:
+    """How streams go over WebRTC, those of them for which `transport` says so, for agents and pages
+    that register over WebSocket.
+
+    `addresses`: those of this machine that are offered to them, with spaces between; "*" is all but
+    loopback. `ice_servers`: `stun:host:port` and `turn:user:password@host:port`, with spaces
+    between, for what is beyond this network. `silence_timeout_s`: a connection without a sign of
+    life for so long is over. `message_bytes`: the largest message of a channel.
+    """
+
+    addresses: str = "127.0.0.1"
+    ice_servers: str = field(default="", repr=False)
+    silence_timeout_s: float = 6.0
+    message_bytes: int = 16_384
+
+
+@dataclass(frozen=True, slots=True)
 class UdpStreams:
     """How streams go over UDP, those of them for which `transport` says so.
 
@@ -234,6 +251,7 @@ class PNSConfig:
 
     zmq: ZmqEndpoints = ZmqEndpoints()
     websocket: WebSocketStreams = WebSocketStreams()
+    webrtc: WebRtcStreams = WebRtcStreams()
     udp: UdpStreams = UdpStreams()
     shm: ShmStreams = ShmStreams()
     transport: StreamTransports = StreamTransports()
@@ -347,6 +365,7 @@ class PNSConfig:
         return cls(
             zmq=ZmqEndpoints(**part("zmq")),
             websocket=WebSocketStreams(**part("websocket")),
+            webrtc=WebRtcStreams(**part("webrtc")),
             udp=UdpStreams(**part("udp")),
             shm=ShmStreams(**part("shm")),
             transport=StreamTransports(**part("transport")),

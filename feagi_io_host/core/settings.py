@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import enum
 import functools
+import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,9 @@ _TCP: Final = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{
 _WS: Final = re.compile(_TCP.pattern.replace("tcp", "(?:wss?)"))
 _UDP: Final = re.compile(_TCP.pattern.replace("tcp", "udp"))
 _HOST: Final = re.compile(r"[0-9A-Fa-f:.]+|[A-Za-z0-9._-]+")
+_ICE_SERVER: Final = re.compile(
+    r"(?:stun:|turns?:[^\s:@]{1,128}:[^\s@]{1,256}@)[A-Za-z0-9.\[\]:-]{1,253}(?:\?transport=(?:udp|tcp))?"
+)
 _ORIGIN: Final = re.compile(r"\*|null|https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}(\.(blocking|nonblocking))?")
 _WORDS: Final = {"true": True, "false": False}
@@ -94,6 +98,22 @@ def _origins(value: object) -> object:
     return value
 
 
+def _addresses(value: object) -> object:
+    if not isinstance(value, str) or not value.split():
+        raise ValueError
+    for word in value.split():
+        number = None if word == "*" else ipaddress.ip_address(word)
+        if number is not None and (number.is_unspecified or number.is_multicast):
+            raise ValueError
+    return value
+
+
+def _ice_servers(value: object) -> object:
+    if not isinstance(value, str) or not all(map(_ICE_SERVER.fullmatch, value.split())):
+        raise ValueError
+    return value
+
+
 def _words(*words: str) -> Kind:
     def take(value: object) -> object:
         if value not in words:
@@ -143,6 +163,11 @@ _WS_URL: Final = Kind(
 _ORIGINS: Final = Kind(
     "origins with spaces between them, such as http://localhost:8080, null or *,", _origins
 )
+_ADDRESSES: Final = Kind("IP addresses with spaces between them, or *,", _addresses)
+_ICE_SERVERS: Final = Kind(
+    "servers with spaces between them, stun:host:port or turn:user:password@host:port,",
+    _ice_servers,
+)
 _ADDRESS: Final = Kind("the name or the IP address of a machine, without port,", _host)
 _FLAG: Final = Kind("true or false", _flag, lambda text: _WORDS.get(text, text))
 _TRANSPORT: Final = Kind(
@@ -169,6 +194,10 @@ SETTINGS: Final[Mapping[str, Kind]] = MappingProxyType(
         "websocket.ping_interval_s": _seconds(0.1, 3600.0),
         "websocket.ping_timeout_s": _seconds(0.1, 3600.0),
         "websocket.send_buffer_bytes": _whole(4096, 1 << 30),
+        "webrtc.addresses": _ADDRESSES,
+        "webrtc.ice_servers": _ICE_SERVERS,
+        "webrtc.silence_timeout_s": _seconds(3.0, 3600.0),
+        "webrtc.message_bytes": _whole(96, 65536),
         "udp.endpoint": _UDP_URL,
         "udp.advertised_address": _ADDRESS,
         "udp.check": _words("auto", "none", "crc", "tag"),
