@@ -37,6 +37,25 @@ from .transport import RTOSTransport
 MYPY = False
 if MYPY:
     from collections.abc import Callable
+    from typing import Any, Protocol
+
+    class InputArea(Protocol):
+        """What an agent needs of a sensor."""
+
+        cortical_id: bytearray
+        entry: dict[str, object]
+        encoder: Any  # max_voxels(), write(fbc, cortical_id)
+        only_changes: bool
+        changed: bool
+
+    class OutputArea(Protocol):
+        """What an agent needs of a motor."""
+
+        cortical_id: bytearray
+        entry: dict[str, object]
+        decoder: Any  # read(fbc, n); channels, seen, values
+        on_value: Callable[[int, int], None] | None
+
 
 # Units of one area whose voxels are one value per channel: code -> data type. Signed ones are
 # those of SIGNED_PERCENTAGE. From the registrations of feagi-rust-py-libs 0.0.120.
@@ -150,8 +169,8 @@ class Agent:
         self._watchdog = watchdog
         self._max_fbc_size = max_fbc_size
         self._pool_size = pool_size
-        self._sensors: "list[Sensor]" = []
-        self._motors: "list[Motor]" = []
+        self._sensors: "list[InputArea]" = []
+        self._motors: "list[OutputArea]" = []
         self._out: "StaticFBC | None" = None
         self._last_sent = 0
         self._counter = 0
@@ -171,8 +190,7 @@ class Agent:
         the engine keeps only the newest frame, so leave it off unless the brain expects that."""
         flags = (INCREMENTAL if incremental else 0) | (FRACTIONAL if fractional else 0)
         s = Sensor(unit, group, channels, resolution, flags, only_changes)
-        self._declare(s)
-        self._sensors.append(s)
+        self.add_sensor(s)
         return s
 
     def motor(
@@ -188,16 +206,26 @@ class Agent:
         """Declare an output unit."""
         flags = (INCREMENTAL if incremental else 0) | (FRACTIONAL if fractional else 0)
         m = Motor(unit, group, channels, resolution, flags, on_value)
-        self._declare(m)
-        self._motors.append(m)
+        self.add_motor(m)
         return m
 
-    def _declare(self, part: "Sensor | Motor") -> None:
+    def add_sensor(self, part: "InputArea") -> None:
+        """Declare an input area that was made elsewhere, as those of units.py do themselves."""
+        self._declare(part)
+        self._sensors.append(part)
+
+    def add_motor(self, part: "OutputArea") -> None:
+        """Declare an output area that was made elsewhere, as those of units.py do themselves."""
+        self._declare(part)
+        self._motors.append(part)
+
+    def _declare(self, part: "InputArea | OutputArea") -> None:
         if self.transport is not None:
             check(E_STATE)  # the host was told already
-        for other in self._sensors + self._motors:
-            if other.cortical_id == part.cortical_id:
-                raise ValueError("declared twice: %s" % json.dumps(part.entry))
+        for others in (self._sensors, self._motors):
+            for other in others:
+                if other.cortical_id == part.cortical_id:
+                    raise ValueError("declared twice: %s" % json.dumps(part.entry))
 
     def start(self) -> None:
         """Allocate everything and open the line. Done by the first `step` if not before."""

@@ -25,6 +25,7 @@ from feagi_io_host.core.delivery import DELIVERY_TABLE
 from feagi_io_host.core.types import AgentDescriptor, StreamType
 from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels
 from feagi_io_host.pns import PNS
+from feagi_io_mcu import units
 from feagi_io_mcu.agent import UNITS, Agent
 from feagi_wire import const, cortical_id, link
 from feagi_wire import errors as wire_errors
@@ -399,9 +400,14 @@ def test_declaration_is_what_a_board_sends_and_the_host_takes() -> None:
         b"omot\x05\x00\x00\x00",
     ]
     fields = {row[0] for row in table("board-link.md", "field", "meaning")}
-    assert fields == {"name", "uid", "fw", "viz"} | sensor.entry.keys()
+    volume = units.MiscSensor(board, 2, 2, 2)
+    assert fields == {"name", "uid", "fw", "viz"} | volume.entry.keys()
     _, _, rest = text("board-link.md").partition("(`UNITS`):")
-    assert re.findall(r"`(\w{4})`", rest.partition("\n\n")[0]) == list(UNITS)
+    assert re.findall(r"`(\w{4})`", rest.partition(". Those")[0]) == list(UNITS)
+    rows = table("board-link.md", "class", "unit", "areas", "a channel's columns (x)")
+    assert {name for row in rows for name in row[0].split("`, `")} == {
+        name for name in units.__all__ if not name.startswith("Vector")
+    }
 
 
 def _no_line() -> Any:

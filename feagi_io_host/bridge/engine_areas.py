@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from feagi_io_host.core.types import CorticalID
+from feagi_io_host.core.unit_table import AXES
 from feagi_io_host.core.units import DeclaredUnit
 
 AREA_PATH: Final = "/v1/cortical_area/cortical_area"
@@ -33,7 +34,7 @@ _MADE: Final[Mapping[str, tuple[tuple[int | None, int | None], ...]]] = {
     "icpo": ((3, None),),
     "iagp": ((8, None),),
     "omot": ((None, 9),),
-    "ogaz": ((None, 1), (None, 10)),
+    "ogaz": ((None, 1), (None, 10)),  # the first 8 wide and 8 high
     "omis": ((None, 1),),
     "oseg": ((None, 1),),
 }
@@ -72,20 +73,25 @@ def mismatched_areas(units: Iterable[DeclaredUnit]) -> tuple[AreaMismatch, ...]:
     found = []
     for unit in units:
         for sub_unit, (made_columns, made_depth) in enumerate(_MADE.get(unit.unit, ())):
-            depth = _depth(unit, sub_unit)
-            columns = unit.channels if made_columns is None else made_columns
-            deep = depth if made_depth is None else made_depth
-            if columns >= unit.channels and deep == depth:
+            needed = _size(unit, sub_unit)
+            columns = needed[0] if made_columns is None else made_columns
+            deep = needed[2] if made_depth is None else made_depth
+            if columns >= needed[0] and deep == needed[2]:
                 continue
             name = f"{unit.kind.name} {unit.group}"
             area = unit.cortical_ids[sub_unit]
-            found.append(AreaMismatch(area, name, columns, deep, (unit.channels, 1, depth)))
+            found.append(AreaMismatch(area, name, columns, deep, needed))
     return tuple(found)
 
 
-def _depth(unit: DeclaredUnit, sub_unit: int) -> int:
+def _size(unit: DeclaredUnit, sub_unit: int) -> tuple[int, int, int]:
+    """Columns, rows and depth of the area that the board uses."""
     if unit.dims is not None:
-        return unit.dims[2]
-    if isinstance(unit.resolution, tuple):
-        return unit.resolution[sub_unit]
-    return 1 if unit.resolution is None else unit.resolution
+        width, height, depth = unit.dims
+        return unit.channels * width, height, depth
+    steps = unit.resolution
+    depth = steps[sub_unit] if isinstance(steps, tuple) else steps or 1
+    data_type = unit.cortical_ids[sub_unit][4] & 15
+    columns = unit.channels * AXES.get(data_type, 1)
+    # Either sign of what is sensed has a column of its own.
+    return 2 * columns if unit.signed and unit.kind.is_sensor else columns, 1, depth

@@ -48,10 +48,9 @@ class Screen:
     def take_sensory(self, data: memoryview) -> SharedFBC | None:
         """A board's frame as a leased container, or None when nothing of it may pass.
 
-        Refused are areas that are no declared sensor, voxels with x at or beyond the channels
-        (twice the channels where values are signed), y other than 0 or z at or beyond the
-        resolution, and potentials that are no finite number. Raises the FeagiDataError of a
-        container that does not verify.
+        Refused are areas that are no declared sensor, voxels with x at or beyond the columns, y at
+        or beyond the height or z at or beyond the resolution that was declared, and potentials
+        that are no finite number. Raises the FeagiDataError of a container that does not verify.
         """
         container = self._pool.acquire()
         try:
@@ -161,21 +160,23 @@ def _within(arrays: NeuronVoxelXYZPArrays, unit: UnitDeclaration) -> NeuronVoxel
     """The voxels inside the unit's area: the same object when all are."""
     if not len(arrays):
         return arrays
-    # A signed unit may code each channel in two columns, one for either sign.
-    width = 2 * unit.channels if unit.signed else unit.channels
+    width, height = unit.columns, unit.height
     x, y, z, p = arrays.borrow_xyzp_vectors()
     if len(arrays) <= _FEW:
         inside = (
             max(x.tolist()) < width
             and max(z.tolist()) < unit.resolution
-            and not any(y.tolist())
+            and max(y.tolist()) < height
             and all(map(math.isfinite, p.tolist()))
         )
     else:
         inside = bool(
-            x.max() < width and z.max() < unit.resolution and not y.any() and np.isfinite(p).all()
+            x.max() < width
+            and z.max() < unit.resolution
+            and y.max() < height
+            and np.isfinite(p).all()
         )
     if inside:
         return arrays
-    good = (x < width) & (y == 0) & (z < unit.resolution) & np.isfinite(p)
+    good = (x < width) & (y < height) & (z < unit.resolution) & np.isfinite(p)
     return NeuronVoxelXYZPArrays.new_from_numpy(x[good], y[good], z[good], p[good])

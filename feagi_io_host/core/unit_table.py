@@ -69,6 +69,14 @@ class Form(enum.Enum):
     SPATIAL = "SpatialPointer"
 
 
+# Values that a channel has, by the data type of its area; one where nothing else is said.
+AXES: Final[Mapping[int, int]] = MappingProxyType(
+    {
+        const.PERCENTAGE_2D: 2, const.PERCENTAGE_3D: 3, const.PERCENTAGE_4D: 4,
+        const.SIGNED_PERCENTAGE_2D: 2, const.SIGNED_PERCENTAGE_3D: 3,
+        const.SIGNED_PERCENTAGE_4D: 4,
+    }
+)  # fmt: skip
 # How many resolutions a form holds; the others are sized by their dimensions, or by more.
 RESOLUTIONS: Final[Mapping[Form, int]] = MappingProxyType(
     {Form.PERCENTAGE: 1, Form.SERVO: 1, Form.GAZE: 2, Form.FILTER: 3}

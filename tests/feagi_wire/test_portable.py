@@ -19,8 +19,8 @@ each = pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)
 
 def test_scripts_are_there() -> None:
     expected = {
-        "blocks", "containers", "frames", "kernel_twins", "no_allocation", "session", "values",
-        "vectors",
+        "blocks", "containers", "frames", "kernel_twins", "no_allocation", "session", "units",
+        "values", "vectors",
     }  # fmt: skip
     assert expected <= set(NAMES)
 

@@ -6,6 +6,10 @@
 ["rotary", resolution, "Linear" | "Fractional", channels, [[[x, z], ...], ...]]
     the values of all channels after each frame of voxels
 ["count", ...]  the same for an unsigned output
+["sense", unit, resolution, "Linear" | "Fractional", channels, dims, [[channel, part, values], ...]]
+    by the id of each area, in hex, its voxels once the values of each channel were written
+["servo", resolution, "Linear" | "Fractional", channels, [[id in hex, [[x, z], ...]], ...]]
+    the positions of all channels after each frame
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import sys
 from typing import Any
 
 import feagi_rust_py_libs as library
+import numpy
 from feagi_rust_py_libs import connector_core
 
 AREA = library.data_structures.genomic.cortical_area
@@ -102,9 +107,66 @@ def read(
     return answers
 
 
+def signed(values: list[float]) -> list[Any]:
+    return [TYPES.SignedPercentage.new_from_m1_1(value) for value in values]
+
+
+def sensed(
+    _: str, unit: str, resolution: int, positioning: str, channels: int, dims: Any, writes: Any
+) -> dict[str, Any]:
+    """Every area of a unit."""
+    agent = connector_core.ConnectorAgent()
+    place = getattr(AREA.PercentageNeuronPositioning, positioning)()
+    size = (0, channels, ABSOLUTE, resolution, place)
+    if unit == "idgp":
+        agent.sensor_DigitalGPIO_register(0, channels)
+    elif unit == "imis":
+        agent.sensor_MiscData_register(
+            0, channels, ABSOLUTE, TYPES.descriptors.MiscDataDimensions(*dims)
+        )
+    else:
+        names = {"irim": "RawIMU", "isim": "SmartIMU", "icpo": "CartesianPosition"}
+        getattr(agent, f"sensor_{names[unit]}_register")(*size)
+    for channel, part, values in writes:
+        if unit == "irim":
+            write = getattr(agent, f"sensor_raw_i_m_u_write_{part}")
+            write(0, channel, TYPES.SignedPercentage3D(*signed(values)))
+        elif unit == "isim":
+            four = TYPES.SignedPercentage4D(*signed(values))
+            agent.sensor_smart_i_m_u_write(0, channel, four)
+        elif unit == "icpo":
+            three = TYPES.Percentage3D(*(TYPES.Percentage.new_from_0_1(v) for v in values))
+            agent.sensor_cartesian_position_write(0, channel, three)
+        elif unit == "idgp":
+            agent.sensor_digital_g_p_i_o_write(0, channel, bool(values[0]))
+        else:
+            volume = numpy.zeros(dims, numpy.float32)
+            for x, y, z, p in values:
+                volume[x, y, z] = p
+            agent.sensor_misc_data_write(0, channel, TYPES.MiscData.new_from_array(volume))
+    agent.sensors_encode_cached_sensor_data_to_bytes()
+    areas = areas_of(bytes(agent.sensors_read_bytes()))
+    return {key.hex(): voxels for key, voxels in areas.items()}
+
+
+def moved(_: str, resolution: int, positioning: str, channels: int, frames: Any) -> list[Any]:
+    """Positions of servos after each frame."""
+    agent = connector_core.ConnectorAgent()
+    place = getattr(AREA.PercentageNeuronPositioning, positioning)()
+    agent.motor_positional_servo_register(0, channels, ABSOLUTE, resolution, place)
+    answers = []
+    for key, voxels in frames:
+        agent.motors_load_in_bytes_and_verify(container(bytes.fromhex(key), voxels))
+        agent.motors_decode_cached_byte_data_to_motor()
+        read_value = agent.motor_positional_servo_read_preprocessed_cache_value
+        answers.append([number(read_value(0, channel)) for channel in range(channels)])
+    return answers
+
+
+WORK = {"gpio": written, "imu": written, "sense": sensed, "servo": moved}
+
 if __name__ == "__main__":
     found = []
     for request in json.load(sys.stdin):
-        work = written if request[0] in ("gpio", "imu") else read
-        found.append(work(*request))
+        found.append(WORK.get(request[0], read)(*request))
     json.dump(found, sys.stdout)

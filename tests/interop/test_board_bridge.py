@@ -29,7 +29,9 @@ from feagi_io_host.pns import PNS
 from tests.interop.raw_agent import INFRARED, ROTARY_MOTOR, RawAgent
 from tools.engine import Engine
 
-ROVER = str(Path(__file__).resolve().parents[2] / "examples" / "board_rover.py")
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ROVER = str(EXAMPLES / "board_rover.py")
+ARM = str(EXAMPLES / "board_arm.py")
 DEADLINE_S = 20.0
 # Generous: what was measured, on two busy cores, is below a second.
 MAX_GAP_S = 10.0
@@ -140,6 +142,27 @@ def test_a_board_drives_the_engine(engine: Engine, bridged: Bridge, board: Board
     assert world.problems.empty()
 
 
+def test_a_board_of_several_areas_drives_the_engine(
+    engine: Engine, bridged: Bridge, board: Board
+) -> None:
+    """What its IMU feels moves its servo: three areas in, three out."""
+    engine.load_genome("barebones")
+    world = bridged(board(ARM))
+    world.expect(EngineState.WAITING, EngineState.UP)
+    imu, servo = DeclaredUnit("irim", resolution=16), DeclaredUnit("opse", resolution=16)
+    engine.wait_for_areas(*imu.cortical_ids, *servo.cortical_ids)
+    accelerometer, _, _ = (bytes(area) for area in imu.cortical_ids)
+    goal, move, _ = (bytes(area) for area in servo.cortical_ids)
+    assert engine.area_dimensions(accelerometer) == (6, 1, 16)
+    assert engine.area_dimensions(move) == (2, 1, 16)
+    world.hear("arm waits")
+    assert engine.map_areas(accelerometer, goal) > 0
+    world.hear("arm moves")
+    (status,) = world.relay.status()
+    assert (status["state"], status["motor_dropped"]) == ("up", 0)
+    assert world.problems.empty()
+
+
 def test_a_board_that_is_killed(
     engine: Engine,
     bridged: Bridge,
@@ -236,6 +259,13 @@ def test_two_boards_and_what_one_is_told_of_its_motor(
     assert states == {"rover": "up", "cart-pole": "up"}
 
 
+# Columns of a channel, where it has more than one: of each axis, of either sign, on and back.
+COLUMNS = {
+    ("irim", 0): 6, ("irim", 1): 6, ("irim", 2): 6, ("isim", 0): 8, ("icpo", 0): 3,
+    ("ogaz", 0): 2, ("opse", 1): 2,
+}  # fmt: skip
+
+
 def test_mismatches_are_the_engines(engine: Engine) -> None:
     """What we say that the engine makes it does make, and the request that we give helps."""
     units = [
@@ -257,13 +287,14 @@ def test_mismatches_are_the_engines(engine: Engine) -> None:
         engine.wait_for_areas(*(area for unit in units for area in unit.cortical_ids))
         for unit in units:
             depth = unit.dims[2] if unit.dims else unit.resolution or 1
-            for area in unit.cortical_ids:
+            for sub_unit, area in enumerate(unit.cortical_ids):
                 columns, _, made = engine.area_dimensions(area)
-                fits = columns >= unit.channels and made == depth
-                assert fits == (area not in told), area
+                needed = unit.channels * COLUMNS.get((unit.unit, sub_unit), 1)
+                fits = columns >= needed and made == depth
+                assert fits == (area not in told), (area, columns, needed)
                 if not fits:
                     mismatch = told[area]
-                    assert (mismatch.made_depth, mismatch.needed) == (made, (3, 1, depth))
+                    assert (mismatch.made_depth, mismatch.needed) == (made, (needed, 1, depth))
                     engine.rest("PUT", AREA_PATH, mismatch.change)
                     assert engine.area_dimensions(area) == mismatch.needed
         assert agent.ask("heart_beat") == "heart_beat"
