@@ -97,7 +97,10 @@ class Browsed:
 
     def picture(self, name: str) -> bytes:
         """The page as it stands, kept as an artefact of this name."""
-        return self.page.screenshot(path=self._pictures / f"{name}.png")
+        # Playwright would write the file in a thread that stays.
+        data = self.page.screenshot()
+        (self._pictures / f"{name}.png").write_bytes(data)
+        return data
 
     def colours(self, name: str, points: Sequence[Point]) -> list[Colour]:
         """The colours at points of the page."""

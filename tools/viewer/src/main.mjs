@@ -148,6 +148,9 @@ class App {
     this.charts.push(state, { latency: this.loop.latency });
     this.agentList.update(state.agents, state.agentCount);
     say(byId("agent-count"), String(state.agentCount));
+    say(byId("fact-bursts"), whole(state.bursts));
+    say(byId("fact-hz"), hertz(state.burstHz));
+    say(byId("fact-conflated"), whole(state.conflated));
     for (const name of STREAMS) {
       const stream = state.streams[name];
       const cells = byId(`stream-${name}`).querySelectorAll("td");
@@ -197,14 +200,11 @@ class App {
   // What changes by itself, four times a second.
 
   figures() {
-    const { loop, voxels, state } = this;
+    const { loop, voxels } = this;
     const { fired, thinned, undrawn } = loop.newest;
-    say(byId("fact-bursts"), whole(state?.bursts));
-    say(byId("fact-hz"), hertz(state?.burstHz));
     say(byId("fact-fired"), whole(fired));
     say(byId("fact-fps"), whole(loop.rate));
     say(byId("fact-latency"), milliseconds(loop.latency));
-    say(byId("fact-conflated"), whole(state?.conflated));
     const less = thinned || undrawn > 0;
     byId("thinned").hidden = !less;
     if (less) {
