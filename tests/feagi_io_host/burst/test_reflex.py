@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -348,14 +350,43 @@ def test_pause_step_and_resume() -> None:
         assert burst.wait(PATIENCE_S)
         with pytest.raises(ClosedError, match="pause it"):
             engine.step()
+        assert engine.telemetry()["paused"] is False
         engine.pause()
+        assert engine.telemetry()["paused"] is True
         fired = engine.burst_count
         engine.step()
         engine.step(3)
         assert engine.burst_count == fired + 4
         burst.clear()
         engine.resume()
+        assert engine.telemetry()["paused"] is False
         assert burst.wait(PATIENCE_S)
+
+
+def test_several_threads_pause_step_and_resume_one_engine() -> None:
+    engine = ReflexEngine(1000.0)
+    shown: list[int] = []
+    engine.visualization_ready.connect(lambda event: shown.append(event.burst))
+
+    def play(seed: int) -> None:
+        choose = random.Random(seed)
+        for _ in range(200):
+            act = choose.choice((engine.pause, engine.resume, engine.step))
+            with contextlib.suppress(ClosedError):  # a step beside bursts
+                act()
+
+    with engine:
+        players = [threading.Thread(target=play, args=(seed,)) for seed in range(4)]
+        for player in players:
+            player.start()
+        for player in players:
+            player.join(PATIENCE_S)
+            assert not player.is_alive()
+        engine.pause()
+        fired = engine.burst_count
+        engine.step()
+        assert engine.burst_count == fired + 1
+    assert shown == list(range(fired + 1)), "each burst once, one after the other"
 
 
 def test_a_listener_may_pause_the_engine() -> None:
