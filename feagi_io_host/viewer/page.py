@@ -173,6 +173,7 @@ class Page:
         self._world: str | None = None
         self._words: deque[str] = deque()
         self._waiting = asyncio.Event()
+        self._idle = asyncio.Event()
 
     # -- what it says ---------------------------------------------------------------------------
 
@@ -241,6 +242,12 @@ class Page:
         self._words.append(words)
         self._waiting.set()
 
+    async def has_written(self) -> None:
+        """Until nothing waits; a page that does not read never gets there."""
+        while self._waiting.is_set():
+            await asyncio.sleep(0)
+        await self._idle.wait()
+
     async def write(self) -> None:
         """Send what there is, for as long as the connection stands."""
         try:
@@ -248,9 +255,11 @@ class Page:
             while True:
                 await self._waiting.wait()
                 self._waiting.clear()
+                self._idle.clear()
                 while (message := self._next()) is not None:
                     self.connection.allow(len(message))
                     await self.connection.send(message)
+                self._idle.set()
         except ConnectionClosed:
             return
 

@@ -158,13 +158,13 @@ class ViewerServer:
             brain.visualization_ready.disconnect(handle)
         self._brains.clear()
         self._newest.close()
-        self._news.close()
         late: list[str] = []
         for step in (self._close_stage, self._end_thread, self._controller.stop):
             try:
                 step(max(deadline_s - time.monotonic(), 0.1))
             except FeagiIOError as error:
                 late.append(str(error))
+        self._news.close()
         if late:
             raise StopTimeoutError(f"viewer: {'; '.join(late)}")
 

@@ -55,6 +55,7 @@ _GOING_AWAY: Final = 1001
 _LEAST_GAP_S: Final = 1 / 60
 _REST: Final = 4.0  # a round of work begins so many times its length after the one before
 _WORLD_S: Final = 1 / 30
+_LAST_WORDS_S: Final = 0.2
 
 Order = tuple[Page, str]
 """Which page wants the brain to pause, resume or step."""
@@ -147,6 +148,12 @@ class Stage:
         self._room.closed = True
         for task in self._tasks:
             task.cancel()
+        self._show_world()  # as it ended, and the last words
+        self._show_state()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(_LAST_WORDS_S, 0.2 * timeout_s)):
+                for page in tuple(self._pages):
+                    await page.has_written()
         if self._listener is not None:
             self._listener.close(close_connections=False)
             goodbyes = [

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -52,12 +52,26 @@ class Told:
         return self.sight
 
 
+class Place(NamedTuple):
+    """Where a viewer of another process is."""
+
+    base_url: str
+    token: str
+
+    @classmethod
+    def of(cls, url: str) -> Place:
+        base_url, _, token = url.strip().partition("/#token=")
+        return cls(base_url, token)
+
+
 class LivePage:
     """One connection; what comes is sorted by its type."""
 
     def __init__(self, line: ClientConnection) -> None:
         self.line = line
         self.shown = Shown()
+        self.draws_all = False
+        """Whether each frame that comes is drawn and called shown at once."""
         self.texts: list[dict[str, Any]] = []
         self.frames: list[bytes] = []
 
@@ -74,6 +88,8 @@ class LivePage:
             self.texts.append(value)
             return value
         self.frames.append(message)
+        if self.draws_all:
+            self.tell_shown(self.shown.take(message).sequence)
         return message
 
     def text(
@@ -102,6 +118,12 @@ class LivePage:
         self.tell_shown(header.sequence)
         return header
 
+    def ask_for_detail(self, max_voxels: int | None) -> None:
+        """When this returns the server knows it: it answers in order."""
+        self.send("detail", max_voxels=max_voxels)
+        self.send("step")
+        self.text("refused")
+
     def tell_shown(self, sequence: int) -> None:
         self.send("shown", sequence=sequence, frame_ms=1.5)
 
@@ -122,9 +144,7 @@ class LivePage:
 
 
 @contextmanager
-def looking(
-    viewer: ViewerServer, *, hello: bool = True, token: str | None = None
-) -> Iterator[LivePage]:
+def looking(viewer: ViewerServer | Place, *, hello: bool = True) -> Iterator[LivePage]:
     """A page that looks on; unless `hello` is False it has been welcomed."""
     with connect(
         f"ws{viewer.base_url.removeprefix('http')}/live",
@@ -137,6 +157,6 @@ def looking(
     ) as line:
         page = LivePage(line)
         if hello:
-            page.hello(viewer.token if token is None else token)
+            page.hello(viewer.token)
             assert page.text("welcome")["protocol"] == 1
         yield page

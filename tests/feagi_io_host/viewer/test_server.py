@@ -295,19 +295,19 @@ def test_a_large_frame_is_packed_thinned_and_then_told_by_its_differences() -> N
         header = page.draw()
         assert header[:2] == (2, 0), "nothing has changed"
         assert header[5:] == (30_000, 0)
-        page.send("detail", max_voxels=5000)
+        page.ask_for_detail(5000)
         viewer.show_frame(one)
         header = page.draw()
         assert header.flags & 2
         assert header.fired == 30_000
         assert 3500 < len(page.shown.voxels) <= 5000
-        page.send("detail", max_voxels=1)
+        page.ask_for_detail(1)
         viewer.show_frame(one)
         page.draw()
         assert 700 < len(page.shown.voxels) <= 1024
         viewer.show_frame(small)
         assert page.draw().kind == 1
-        page.send("detail", max_voxels=None)
+        page.ask_for_detail(None)
         viewer.show_frame(one)
         header = page.draw()
         assert header[:2] == (2, 1), "whole after kind 1"
@@ -316,8 +316,7 @@ def test_a_large_frame_is_packed_thinned_and_then_told_by_its_differences() -> N
 
 def test_few_neurons_are_packed_for_a_page_that_can_draw_fewer() -> None:
     with viewing() as viewer, looking(viewer) as page:
-        page.send("detail", max_voxels=2000)
-        page.text("state")
+        page.ask_for_detail(2000)
         viewer.show_frame(big_frame(3000, 1))
         header = page.draw()
         assert (header.kind, header.flags, header.fired) == (2, 3, 3000)
@@ -511,8 +510,10 @@ def test_pages_pause_step_and_resume_a_brain() -> None:
 def test_the_end_is_said_and_the_same_port_and_token_serve_again() -> None:
     with viewing(token="a token of my own") as viewer, looking(viewer) as page:
         port = int(viewer.base_url.rpartition(":")[2])
+        viewer.say("the last words")
         viewer.stop()
         assert page.close_code() == (1001, "the viewer was stopped")
+        assert "the last words" in [text.get("text") for text in page.texts]
         viewer.stop()
         with pytest.raises(ClosedError, match="make a new one"):
             viewer.start()
