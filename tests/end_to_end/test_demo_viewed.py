@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`feagi-io demo --view`: the pole stands while pages look on, and falls when one pauses the brain."""
+"""`feagi-io demo --view`: the pole stands while pages look on, and falls when its brain pauses."""
 
 from __future__ import annotations
 
