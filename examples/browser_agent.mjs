@@ -95,6 +95,7 @@ export function decodeVoxels(buffer) {
 export class Agent {
   onMotor = () => {};
   onVisualization = () => {};
+  protocol = "WebSocket"; // of the streams; browser_webrtc.mjs has another
   onLost = () => {}; // with the close event of the connection that has ended; make another agent
 
   constructor(url, {name, manufacturer = "feagi-io", version = 1, token = new Uint8Array(32),
@@ -106,21 +107,29 @@ export class Agent {
 
   async connect() {
     this.control = await this.open(this.url);
-    this.control.onmessage = event => this.answers.shift()?.(decodeJson(event.data));
+    this.control.onmessage = event => this.answered(decodeJson(event.data));
     const request = {client_request_registration: {
       agent_descriptor: this.descriptor, api_version: {version: 1},
-      auth_token: {value: Array.from(this.token)}, connection_protocol: "WebSocket",
+      auth_token: {value: Array.from(this.token)}, connection_protocol: this.protocol,
       requested_capabilities: this.capabilities}};
     const answer = await this.ask({agent_registration: request});
     const {success} = answer.agent_registration.server_responds_registration;
     if (!success) throw new Error(JSON.stringify(answer));
     this.id = Uint8Array.from(atob(success[0]), char => char.charCodeAt(0));
-    for (const [capability, {WebSocket: where}] of Object.entries(success[1])) {
-      this.streams[capability] = await this.open(where.url);
-    }
+    await this.openStreams(success[1]);
     this.hear(MOVE, areas => this.onMotor(areas));
     this.hear(VIEW, areas => this.onVisualization(areas));
     this.beating = setInterval(() => this.ask("heart_beat").catch(() => this.close()), HEARTBEAT_MS);
+  }
+
+  async openStreams(places) {
+    for (const [capability, {WebSocket: where}] of Object.entries(places)) {
+      this.streams[capability] = await this.open(where.url);
+    }
+  }
+
+  answered(message) {
+    this.answers.shift()?.(message);
   }
 
   hear(capability, tell) {
@@ -145,8 +154,12 @@ export class Agent {
     return new Promise((resolve, reject) => {
       const late = setTimeout(() => reject(new Error("no answer in time")), ANSWER_MS);
       this.answers.push(answer => { clearTimeout(late); resolve(answer); });
-      this.control.send(encodeJson(message, this.id));
+      this.tell(message);
     });
+  }
+
+  tell(message) {
+    this.control.send(encodeJson(message, this.id));
   }
 
   open(url) {

@@ -26,7 +26,10 @@ from feagi_io_host.core.messages import (
 )
 from feagi_io_host.core.pool import SharedFBC
 from feagi_io_host.core.types import AgentDescriptor, StreamType
+from feagi_io_host.handles import TransportHandle
+from feagi_io_host.nonblocking.runtime import Runtime
 from feagi_io_host.nonblocking.transport import DEFAULT_MAX_FRAME_BYTES
+from feagi_io_host.testing import StandInHost
 from feagi_io_host.transports.webrtc import WebRtcSettings, WebRtcTransport
 from feagi_io_host.transports.webrtc.peer_line import PeerLine
 from feagi_io_host.transports.websocket import WebSocketTransport
@@ -65,6 +68,35 @@ class Served(WebSocketTransport):
     async def stop(self, timeout_s: float = 5.0) -> None:
         await super().stop(timeout_s)
         await self.webrtc.stop(timeout_s)
+
+
+class ServedInThreads:
+    """The same in a thread's event loop, and its host."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.host = StandInHost()
+        self.transport = Served(self.host, **settings)
+        self.handle = TransportHandle(self.transport)
+        self.runtime = Runtime()
+        try:
+            self.handle.start()
+        except BaseException:
+            self.runtime.close()
+            raise
+        self.url = self.transport.control_url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.handle.stop()
+        self.runtime.close()
+
+    def call(self, coroutine: Any) -> Any:
+        return self.runtime.call(coroutine, DEADLINE_S)
+
+    def counted(self) -> dict[str, Any]:
+        return self.transport.webrtc.counters()
 
 
 class WebRtcPeer:
