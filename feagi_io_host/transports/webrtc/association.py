@@ -26,7 +26,7 @@ from feagi_io_host.transports.webrtc.settings import EVERY_ADDRESS
 MAX_WAITING_DATAGRAMS: Final = 2048
 # A peer is told to send no more than a megabyte that cannot be handed on yet.
 _MAX_OVERRUN_BYTES: Final = 256 << 10
-_MAX_LOOSE_CHUNKS: Final = 8192
+_MAX_LOOSE_CHUNKS: Final = 2048
 # So much may be on its way. The library would send faster and faster until something is lost, and a
 # frame of which something is lost is lost whole; this fits into the receive buffer that a Linux
 # gives a socket unasked, and costs no pace below some 50 ms of round trip.

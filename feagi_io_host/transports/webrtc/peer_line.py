@@ -337,8 +337,8 @@ class PeerLine:
         if self._over:
             return
         if incoming is None or isinstance(data, str):
-            kind = "text is" if isinstance(data, str) else "nothing is"
-            self._lose(f"{kind} not taken on the {stream.value} channel; {len(data)} long")
+            words = "nothing is" if incoming is None else "text is not"
+            self._lose(f"{words} taken on the {stream.value} channel; {len(data)} came")
             return
         for burst in incoming.receive(data, self._loop.time()):
             if burst.stream is stream:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Self
 
 from websockets.asyncio.client import ClientConnection
@@ -140,7 +141,12 @@ class WebRtcPeer:
         capabilities: AgentCapabilities,
         *,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        offer_as: Callable[[str], str] = str,
+        answer_as: Callable[[str], str] = str,
+        wait: bool = True,
     ) -> Self:
+        """Register and offer. `offer_as` and `answer_as` change what is said; with `wait` until
+        the connection stands."""
         control = await dial(url)
         peer: Self | None = None
         try:
@@ -155,11 +161,13 @@ class WebRtcPeer:
                 max_frame_bytes=DEFAULT_MAX_FRAME_BYTES,
             )
             peer = cls(control, success, line, max_frame_bytes)
-            answer = await ask(control, PeerOffer(await line.offer()))
+            answer = await ask(control, PeerOffer(offer_as(await line.offer())))
             assert isinstance(answer, PeerAnswer), answer
-            line.take_answer(answer.sdp)
+            line.take_answer(answer_as(answer.sdp))
             async with asyncio.timeout(DEADLINE_S):
-                await peer.opened.wait()
+                while wait and not peer.opened.is_set():
+                    assert peer.lost is None, peer.lost
+                    await asyncio.sleep(0.005)
         except BaseException:
             control.transport.abort()
             if peer is not None:

@@ -47,10 +47,10 @@ Start = Callable[..., "subprocess.Popen[str]"]
 def start() -> Iterator[Start]:
     running: list[subprocess.Popen[str]] = []
 
-    def make(script: Path, argument: str) -> subprocess.Popen[str]:
+    def make(script: Path, *arguments: str) -> subprocess.Popen[str]:
         running.append(
             subprocess.Popen(
-                [sys.executable, str(script), argument], stdout=subprocess.PIPE, text=True
+                [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True
             )
         )
         return running[-1]
