@@ -111,6 +111,10 @@ def test_wheel_holds_three_packages_and_nothing_else(wheel: Path) -> None:
         assert f"{package}/__init__.py" in names
         assert f"{package}/py.typed" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    viewer = ROOT / "feagi_io_host/viewer/assets"
+    pages = {path.name for path in viewer.iterdir()}
+    assert {"index.html", "viewer.js", "viewer.css"} <= pages
+    assert {f"feagi_io_host/viewer/assets/{name}" for name in pages} <= set(names)
     assert not any(name.endswith((".pyc", ".mpy")) for name in names)
 
 

@@ -69,6 +69,7 @@ def demo(
 
         shown = choose_view(json_output)
         run = Demo(seconds=seconds, brain=not no_brain, say=shown.say, show=shown.show, board=board)
+        stack.callback(run.board.close)  # also when there is no run
         stack.enter_context(stops_on_signal(run.stop))
         if view:
             stack.enter_context(

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from feagi_io_host.core.types import CorticalID
 from feagi_io_host.core.unit_table import UNIT_TABLE
+from feagi_io_host.viewer.protocol import text
 
 MAX_AREAS: Final = 4096
 MAX_SIDE: Final = 65535  # a u16 on the wire
@@ -83,6 +84,7 @@ class AreaTable:
         self.epoch = 0
         self._areas: list[Area] = []
         self._by_id: dict[bytes, Area] = {}
+        self._text: tuple[int, str] | None = None
 
     def __len__(self) -> int:
         return len(self._areas)
@@ -133,6 +135,9 @@ class AreaTable:
         self.revision += 1
         return True
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """As the page gets them."""
-        return [area.as_json() for area in self._areas]
+    def text(self) -> str:
+        """The message `areas`, made once for each revision."""
+        if self._text is None or self._text[0] != self.revision:
+            message = text("areas", areas=[area.as_json() for area in self._areas])
+            self._text = (self.revision, message)
+        return self._text[1]

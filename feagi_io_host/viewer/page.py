@@ -31,7 +31,6 @@ from feagi_io_host.viewer.protocol import (
     PageError,
     Shown,
     frame_header,
-    text,
 )
 
 _MOST_SAID: Final = 64
@@ -245,7 +244,7 @@ class Page:
     async def has_written(self) -> None:
         """Until nothing waits; a page that does not read never gets there."""
         while self._waiting.is_set():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.002)
         await self._idle.wait()
 
     async def write(self) -> None:
@@ -266,7 +265,7 @@ class Page:
     def _next(self) -> str | bytes | None:
         if self._areas_revision != self._table.revision:
             self._areas_revision = self._table.revision
-            return text("areas", areas=self._table.as_json())
+            return self._table.text()
         frame, self._frame = self._frame, None
         if frame is not None:
             self._on_room()

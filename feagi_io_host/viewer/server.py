@@ -6,8 +6,8 @@
 
 Everything runs in an event loop and thread of its own (`stage`). The thread that emits a frame only
 leaves a lease of it behind; what is made of the frame is made here, once for all pages that need
-the same. For every second of that work three others are left alone, so that no number of viewers
-slows the brain.
+the same. The thread works for a third of the time at most, sending and all, and then gives pages
+fewer frames: so no number of viewers slows the brain.
 """
 
 from __future__ import annotations

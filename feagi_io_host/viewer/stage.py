@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import math
 import socket as sockets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -53,7 +54,7 @@ _MOST_STRANGERS: Final = 48
 _GOING_AWAY: Final = 1001
 
 _LEAST_GAP_S: Final = 1 / 60
-_REST: Final = 4.0  # a round of work begins so many times its length after the one before
+_SHARE: Final = 3.0  # of the time this thread works for one part of so many
 _WORLD_S: Final = 1 / 30
 _LAST_WORDS_S: Final = 0.2
 
@@ -279,7 +280,7 @@ class Stage:
         return text(
             "welcome",
             protocol=PROTOCOL,
-            version=version("feagi-io"),
+            version=_version(),
             title=self._source.title,
             source=self._source.name,
             control=self._orders is not None,
@@ -290,16 +291,22 @@ class Stage:
 
     async def _pump(self) -> None:
         """Give the newest frame to every page that has room for one."""
+        begun_s, worked_s = -math.inf, 0.0
         while True:
             await self._work.wait()
+            # What this thread has worked since the last round, sending and all, decides when the
+            # next one may be.
+            while True:
+                due_s = begun_s + max(_SHARE * (time.thread_time() - worked_s), _LEAST_GAP_S)
+                if (early_s := due_s - time.monotonic()) <= 0.0:
+                    break
+                await asyncio.sleep(early_s)
             self._work.clear()
-            begun_s = time.monotonic()
+            begun_s, worked_s = time.monotonic(), time.thread_time()
             try:
                 self._show_newest()
             except Exception as error:  # a frame must not end the viewer
                 self._report("frame", error)
-            worked_s = time.monotonic() - begun_s
-            await asyncio.sleep(max(_REST * worked_s, _LEAST_GAP_S) - worked_s)
 
     def _show_newest(self) -> None:
         waiting = [page for page in self._pages if page.has_room]
@@ -391,6 +398,13 @@ class Stage:
         known = what in self._failing
         self._failing.add(what)
         _log.log(logging.DEBUG if known else logging.ERROR, "viewer: %s", what, exc_info=error)
+
+
+def _version() -> str:
+    try:
+        return version("feagi-io")
+    except PackageNotFoundError:  # the sources are run as they lie
+        return "unknown"
 
 
 _REASONS: Final = {WRONG_TOKEN: "token", WRONG_PROTOCOL: "protocol", LATE: "late", FULL: "full"}

@@ -79,21 +79,3 @@ def test_the_pole_stands_while_pages_look_on_and_falls_without_its_brain(
         rest = demo.stdout.read()
         assert demo.wait(DEADLINE_S) == 1
         assert "the pole fell after" in rest
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--control"], "this is for --view"),
-        (["--open"], "this is for --view"),
-        (["--view", "--view-host", "0.0.0.0"], "--open-to-network"),
-        (["--view", "--token", "short"], "token of 5 characters"),
-        (["--view", "--view-port", "70000"], "port 70000"),
-    ],
-)
-def test_options_that_cannot_be(options: list[str], words: str) -> None:
-    done = subprocess.run(
-        [*COMMAND, *options], capture_output=True, text=True, timeout=30, check=False, cwd=ROOT
-    )
-    assert done.returncode == 2
-    assert words in done.stderr

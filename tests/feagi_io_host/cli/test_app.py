@@ -16,6 +16,8 @@ from typer.testing import CliRunner, Result
 from feagi_io_host.cli.app import app
 from feagi_io_host.cli.demo.session import DemoResult, DemoSnapshot
 from feagi_io_host.cli.demo.view import LineView, LiveView, picture
+from feagi_io_host.cli.viewing import ViewOptions, viewing
+from tests.feagi_io_host.viewer.live import Told
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 
@@ -77,6 +79,58 @@ def test_decode_of_no_file_fails_with_its_name() -> None:
 )
 def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
     assert feagi_io(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["demo", "serve"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--control"], "this is for --view"),
+        (["--open"], "this is for --view"),
+        (["--view", "--view-host", "0.0.0.0"], "--open-to-network"),
+        (["--view", "--token", "short"], "token of 5 characters"),
+        (["--view", "--view-port", "70000"], "port 70000"),
+    ],
+)
+def test_a_viewer_that_cannot_be_is_status_2(command: str, options: list[str], words: str) -> None:
+    done = feagi_io(command, *options, *(["--status", "none"] if command == "serve" else []))
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["nonsense"], "nonsense"),
+        (["--rest", "ftp://here"], "http://host:port is needed"),
+        (["--status", "here"], "http://host:port is needed"),
+        (["--host", "192.0.2.1"], "--open-to-network"),
+    ],
+)
+def test_a_brain_that_cannot_be_looked_at_is_status_2(options: list[str], words: str) -> None:
+    done = feagi_io("view", *options)
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
+def test_the_browser_is_opened_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    # A browser on the screen of whoever runs the tests is no part of them.
+    monkeypatch.setattr("webbrowser.open", lambda url: not opened.append(url))
+    done = feagi_io("view", "tcp://127.0.0.1:1", "--open", "--seconds", "0.1")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == f"viewer: {opened[0]}\n"
+    monkeypatch.setattr("webbrowser.open", lambda url: False)
+    told: list[str] = []
+    with viewing(Told(), ViewOptions(open_browser=True), told.append):
+        assert told[1] == "no browser could be opened; open the URL yourself"
+
+
+def test_without_its_extra_the_viewer_names_it() -> None:
+    code = "from feagi_io_host.cli.app import app; app(['view', '--seconds', '0.1'])"
+    done = run_without("websockets", code)
+    assert done.returncode == 3
+    assert "pip install 'feagi-io[viewer]'" in done.stderr
 
 
 def test_bridge_to_no_port_says_so_and_fails() -> None:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from feagi_io_host.cli.app import app
 from feagi_io_host.cli.serve import MAX_ALL_WEIGHTS, BrainServer, BuiltInBrain, status_line
+from feagi_io_host.cli.viewing import ViewOptions
 from feagi_io_host.cli.wires import parse_wire
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.config import PNSConfig
@@ -38,6 +39,7 @@ from feagi_io_host.core.types import AgentDescriptor, CorticalID
 from feagi_io_host.core.units import DeclaredUnit, agent_configuration
 from feagi_io_host.core.voxels import CorticalMappedXYZPNeuronVoxels, NeuronVoxelXYZPArrays
 from tests.feagi_io_host.transports.zmq.peer import DEADLINE_S, ZmqPeer
+from tests.feagi_io_host.viewer.live import Place, looking
 
 ROVER = AgentDescriptor("feagi-io tests", "rover", 1)
 EVERYTHING = (
@@ -65,7 +67,9 @@ class Running:
 
 
 @contextmanager
-def served(*wires: str, **config: object) -> Iterator[Running]:
+def served(
+    *wires: str, view: ViewOptions | None = None, control: bool = False, **config: object
+) -> Iterator[Running]:
     events: SimpleQueue[dict[str, Any]] = SimpleQueue()
     said: list[dict[str, Any]] = []
 
@@ -77,7 +81,15 @@ def served(*wires: str, **config: object) -> Iterator[Running]:
 
     settings = PNSConfig.from_sources(arguments={**ANYWHERE, **config})
     reflexes = [parse_wire(wire) for wire in wires]
-    server = BrainServer(settings, rate_hz=100.0, reflexes=reflexes, status_port=None, say=say)
+    server = BrainServer(
+        settings,
+        rate_hz=100.0,
+        reflexes=reflexes,
+        status_port=None,
+        say=say,
+        view=view,
+        control=control,
+    )
     running = Running(server, said=said)
     stop = threading.Event()
 
@@ -137,6 +149,27 @@ def test_an_agent_that_says_its_units_is_moved_by_what_it_senses() -> None:
     assert running.said[2]["not_wired"] is None
     assert "gone" in events
     assert running.last["totals"]["sensory"]["delivered"] == 1
+
+
+def test_it_is_shown_in_the_browser_and_paused_there() -> None:
+    with served("iinf/1/8:omot/1/8", view=ViewOptions(), control=True) as running:
+        (told,) = [data for data in running.said if data["event"] == "viewer"]
+        with looking(Place.of(told["url"])) as page:
+            page.draws_all = True
+            assert page.texts[0]["source"] == "serve"
+            names = [area["name"] for area in page.text("areas")["areas"]]
+            assert names == ["Infrared 0", "RotaryMotor 0"]
+            agent = ZmqPeer(running.url, ROVER, EVERYTHING, 1 << 20)
+            page.text("say", lambda said: said["text"] == "rover of feagi-io tests is here")
+            page.text("state", lambda state: [a["name"] for a in state["agents"]] == ["rover"])
+            with sensed((0, 0)) as fbc:
+                agent.send_sensory(fbc)
+            while {voxel[0] for voxel in page.shown.voxels} != {INFRARED, MOTOR}:
+                page.frame()
+            page.send("pause")
+            page.text("state", lambda state: state["paused"])
+            assert not running.server.brain.engine.is_firing
+            agent.close()
 
 
 def test_wires_are_all_there_is_when_there_are_some() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -100,5 +101,7 @@ def fbc_voxels(data: bytes) -> dict[Voxel, float]:
             columns = [column.tolist() for column in arrays.borrow_xyzp_vectors()]
             for x, y, z, p in zip(*columns, strict=True):
                 voxel = (bytes(area), x, y, z)
-                found[voxel] = max(found.get(voxel, p), p)
+                known = found.get(voxel)
+                if known is None or math.isnan(known) or p > known:
+                    found[voxel] = p
     return found

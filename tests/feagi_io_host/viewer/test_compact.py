@@ -78,12 +78,13 @@ def test_a_page_that_follows_has_on_show_what_fired(
         before = follow(shown, picture_of(fbc, table, number), None, before)
         assert not shown.thinned
         fired = fbc_voxels(bytes(fbc.view))
+        emitted: dict[bytes, list[float]] = {bytes(area): [] for area in AREAS}
+        for areas in structs:
+            for area, rows in areas.items():
+                emitted[bytes(area)] += [row[3] for row in rows]
         assert shown.voxels.keys() == fired.keys()
         for voxel, p in fired.items():
-            highest = max(
-                (q for other, q in fired.items() if other[0] == voxel[0] and math.isfinite(q)),
-                default=0.0,
-            )
+            highest = max((p for p in emitted[voxel[0]] if math.isfinite(p)), default=0.0)
             if highest <= 0.0:
                 scale = 1.0
             else:  # the power of two above it, as far as there are some
@@ -143,11 +144,11 @@ def test_differences_of_big_frames(share: float) -> None:
             assert told < 2 * share * whole_bytes + 100
 
 
-@pytest.mark.parametrize("most", [1024, 5000, 19_999, 39_999])
+@pytest.mark.parametrize("most", [1024, 5000, 11_999])
 def test_thinning_keeps_within_the_limit_and_does_not_flicker(most: int) -> None:
     table = AreaTable()
     motors = [(x, 0, 3, 1.0) for x in range(20)]
-    one, other = big_frame(40_000, 1), big_frame(40_000, 2)
+    one, other = big_frame(12_000, 1), big_frame(12_000, 2)
     first, second = Shown(), Shown()
     for fbc, shown in ((one, first), (other, second)):
         both = frame(
