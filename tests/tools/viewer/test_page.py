@@ -40,7 +40,7 @@ def test_voxels_are_where_the_vector_says(browse: Browse, served: ServedPage, na
         id_ = bytes.fromhex(part["cortical_id_hex"])
         cells = list(zip(part["x"], part["y"], part["z"], strict=True))
         fired += [(id_, cell) for cell in cells]
-        sizes[id_] = tuple(max(cell[axis] for cell in cells) + 2 for axis in range(3))
+        sizes[id_] = tuple(max(cell[axis] for cell in cells) + 3 for axis in range(3))
     served.areas(*((id_, id_[:4].decode(), "other", size) for id_, size in sizes.items()))
     browsed.page.keyboard.press("l")  # no labels: they are painted over voxels
     served.until_shown(served.show(vector.data, len(fired)))
@@ -95,14 +95,18 @@ def test_a_voxel_tells_its_numbers(browse: Browse, served: ServedPage) -> None:
     browsed = browse()
     served.areas((EYE, "Infrared", "sensor", (2, 1, 8)), (WHEELS, "Wheels", "motor", (1, 1, 8)))
     served.until_shown(served.show(VECTORS["v11"].data, 3))
+    browsed.page.mouse.move(*browsed.place(EYE, 1, 0, 4))
+    browsed.until("document.getElementById('tip').textContent === 'Infrared  1, 0, 4  p 1'")
     browsed.page.mouse.click(*browsed.place(EYE, 1, 0, 4))
+    browsed.page.mouse.move(5, 5)
+    browsed.picture("picked")
     assert browsed.text("#picked-area") == "Infrared"
     assert browsed.text("#picked-id") == "iinf 01000000"
     assert [browsed.text(f"#picked-{axis}") for axis in "xyz"] == ["1", "0", "4"]
     assert (browsed.text("#picked-p"), browsed.text("#picked-state")) == ("1", "fires")
     served.until_shown(served.show(VECTORS["v02"].data, 0))
     browsed.until("document.getElementById('picked-state').textContent === 'does not fire'")
-    browsed.page.mouse.click(*browsed.place(EYE, 0, 0, 0))  # where nothing fires
+    browsed.page.mouse.click(*browsed.place(WHEELS, 0, 0, 0))  # where nothing fires
     assert browsed.page.is_hidden("#picked")
 
 

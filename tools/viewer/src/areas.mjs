@@ -21,6 +21,8 @@ export class AreaList {
 
   /** Make the list again: areas came, grew or went. */
   rebuild() {
+    const focused = [...this.rows.values()].find(({ row }) => row.contains(document.activeElement));
+    const onBox = document.activeElement === focused?.box;
     this.host.replaceChildren();
     this.rows.clear();
     const areas = [...this.voxels.areas.values()].sort(byName);
@@ -39,8 +41,13 @@ export class AreaList {
     if (this.isolated !== null && !this.voxels.areas.has(this.isolated)) {
       this.isolated = null;
     }
+    for (const area of this.isolated === null ? [] : areas) {
+      area.hidden = area.id !== this.isolated; // those that are new
+    }
     this.sift();
     this.refresh();
+    const again = this.rows.get(focused?.area.id);
+    (onBox ? again?.box : again?.only)?.focus();
   }
 
   row(area) {

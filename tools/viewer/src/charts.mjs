@@ -9,6 +9,7 @@ import { figure } from "./text.mjs";
 const MOST_POINTS = 240;
 const MOST_HISTORIES = 64; // of agents
 const HEIGHT = 104;
+const LEAST_SPAN_S = 10;
 const FONT = "10.5px -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', system-ui, sans-serif";
 const COLOURS = { sensory: "sensor", motor: "motor", visualization: "core" };
 
@@ -165,7 +166,10 @@ export class Charts {
         legend: { show: false },
         cursor: { y: false, drag: { setScale: false }, sync: { key: "time" }, points: { size: 5 } },
         padding: [6, 6, 0, 0],
-        scales: { y: { range: (_, least, most) => [Math.min(0, least ?? 0), most > 0 ? most * 1.1 : 1] } },
+        scales: {
+          x: { range: (_, first, last) => [Math.min(first, last - LEAST_SPAN_S), last] },
+          y: { range: (_, least, most) => [Math.min(0, least ?? 0), most > 0 ? most * 1.1 : 1] },
+        },
         axes: [
           { ...axis, size: 20, space: 70, values: [[1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 0]] },
           { ...axis, size: 38, space: 26, values: (_, ticks) => ticks.map(figure) },

@@ -68,8 +68,8 @@ export class Loop {
     this.world.draw(began);
     if (this.voxels.layoutDirty) {
       this.voxels.layoutDirty = false;
-      this.scene?.relayout();
       this.on.layout();
+      this.scene?.relayout();
     }
     if (this.scene === null) {
       this.voxels.expire(began / 1000);

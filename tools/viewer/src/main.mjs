@@ -18,6 +18,7 @@ import { World } from "./world.mjs";
 
 const SLOW_MS = 250; // figures change this often
 const MOST_SAID = 100;
+const SAID_MS = 5000;
 const TABS = ["areas", "charts", "agents", "log"];
 
 class App {
@@ -193,8 +194,11 @@ class App {
     while (byId("log").childElementCount > MOST_SAID) {
       byId("log").lastChild.remove();
     }
+    // For a moment over the picture too, where the log may not be seen.
     say(byId("said"), text);
     byId("said").dataset.bad = String(bad);
+    clearTimeout(this.saidTimer);
+    this.saidTimer = setTimeout(() => say(byId("said"), ""), SAID_MS);
   }
 
   // What changes by itself, four times a second.
@@ -336,6 +340,7 @@ class App {
       byId("help").close();
     } else {
       this.choose(null);
+      say(byId("said"), "");
     }
   }
 

@@ -3,6 +3,7 @@
 // point. Draws when told to; knows neither the server nor the lists beside it.
 
 import {
+  Box2,
   Box3,
   BufferGeometry,
   Color,
@@ -26,10 +27,14 @@ import { paintLabels } from "./labels.mjs";
 import { arrange } from "./layout.mjs";
 import { voxelUnder } from "./pick.mjs";
 
-const FIELD_DEGREES = 38;
+const FIELD_DEGREES = 26;
 const VIEW_FROM = new Vector3(0.28, 0.55, 1).normalize();
 const MOST_PIXELS = 2; // per CSS pixel: more is not seen and costs
 const GLIDE_MS = 350;
+const FIT_ROUNDS = 8;
+const FILLED = 0.84; // of the picture
+const LABEL_PX = 40; // below the lowest area
+const NEAREST = 4;
 
 export class BrainScene {
   /** Throws where the browser has no WebGL 2. */
@@ -135,25 +140,27 @@ export class BrainScene {
     boxFloor(this.floors.geometry, this.seen, tint);
   }
 
-  bounds() {
-    const box = new Box3();
-    for (const { origin, pitch, width, height, depth } of this.seen) {
-      const [x, y, z] = origin;
-      box.expandByPoint(new Vector3(x, y, z));
-      box.expandByPoint(new Vector3(x + width * pitch[0], y + height * pitch[1], z - depth * pitch[2]));
-    }
-    return box;
+  /** The corners of everything that is not hidden. */
+  corners() {
+    return this.seen.flatMap(({ origin, pitch, width, height, depth }) =>
+      [0, 1, 2, 3, 4, 5, 6, 7].map(
+        (corner) =>
+          new Vector3(
+            origin[0] + (corner & 1 ? width * pitch[0] : 0),
+            origin[1] + (corner & 2 ? height * pitch[1] : 0),
+            origin[2] - (corner & 4 ? depth * pitch[2] : 0),
+          ),
+      ),
+    );
   }
 
   /** Show everything that is not hidden, from the front and above. */
   fit(gliding = true) {
-    const box = this.bounds();
-    if (box.isEmpty()) {
+    const corners = this.corners();
+    if (corners.length === 0) {
       return;
     }
-    const target = box.getCenter(new Vector3());
-    const distance = this.distanceFor(box, target);
-    const position = target.clone().addScaledVector(VIEW_FROM, distance);
+    const { position, target } = this.viewOf(corners);
     if (gliding && !matchMedia("(prefers-reduced-motion: reduce)").matches) {
       this.glide = {
         since: performance.now(),
@@ -168,27 +175,35 @@ export class BrainScene {
     this.touch();
   }
 
-  /** How far away every corner of the box is inside the picture, with room for labels. */
-  distanceFor(box, target) {
-    const up = Math.tan((FIELD_DEGREES / 360) * Math.PI);
-    const across = up * this.camera.aspect;
+  /** Where to stand so that the corners just fill the picture, with room for labels. */
+  viewOf(corners) {
     const right = new Vector3(0, 1, 0).cross(VIEW_FROM).normalize();
     const top = VIEW_FROM.clone().cross(right);
-    let distance = 4;
-    for (let corner = 0; corner < 8; corner += 1) {
-      const offset = new Vector3(
-        corner & 1 ? box.max.x : box.min.x,
-        corner & 2 ? box.max.y : box.min.y,
-        corner & 4 ? box.max.z : box.min.z,
-      ).sub(target);
-      const toward = offset.dot(VIEW_FROM);
-      distance = Math.max(
-        distance,
-        toward + (Math.abs(offset.dot(right)) + 1) / across / 0.94,
-        toward + (Math.abs(offset.dot(top)) + 1) / up / 0.86,
-      );
+    const up = Math.tan((FIELD_DEGREES / 360) * Math.PI);
+    const across = up * this.camera.aspect;
+    const room = Math.min(0.5, LABEL_PX / Math.max(1, this.size.height));
+    const box = new Box3().setFromPoints(corners);
+    const target = box.getCenter(new Vector3());
+    let distance = Math.max(NEAREST, box.getSize(new Vector3()).length() / up);
+    for (let round = 0; round < FIT_ROUNDS; round += 1) {
+      const position = target.clone().addScaledVector(VIEW_FROM, distance);
+      const seen = new Box2();
+      for (const corner of corners) {
+        const offset = corner.clone().sub(position);
+        const depth = Math.max(0.1, -offset.dot(VIEW_FROM));
+        seen.expandByPoint(
+          new Vector2(offset.dot(right) / (depth * across), offset.dot(top) / (depth * up)),
+        );
+      }
+      const middle = seen.getCenter(new Vector2());
+      const size = seen.getSize(new Vector2());
+      target
+        .addScaledVector(right, middle.x * across * distance)
+        .addScaledVector(top, (middle.y - room) * up * distance);
+      distance *= Math.max(size.x / 2 / FILLED, size.y / 2 / (FILLED - room));
+      distance = Math.max(NEAREST, distance);
     }
-    return distance;
+    return { position: target.clone().addScaledVector(VIEW_FROM, distance), target };
   }
 
   /** Turn by radians around the middle, come nearer by a factor, move by parts of the picture. */
