@@ -61,6 +61,7 @@ class RTOSTransport:
         self._pool = [StaticFBC(bytearray(max_fbc_size + 4)) for _ in range(pool_size)]
         self._free = pool_size - 1
         self.link = BoardLink(self.tx, self._pool[self._free], declaration)
+        self.link.max_baud = driver.max_baud
         self._inbox: "list[StaticFBC | None]" = [None] * STREAMS
         self._fresh = bytearray(STREAMS)
         self._chunk = bytearray(CHUNK_BYTES)
@@ -100,6 +101,8 @@ class RTOSTransport:
             if link.pending():
                 break
             ev |= link.tick(now)
+        if self.driver.max_baud:
+            self.driver.keep_rate(link, ev, now)
         return ev
 
     def flush(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from feagi_io_host.bridge.board_link import BoardLink
 from feagi_io_host.bridge.events import BoardDown, BoardLog, BoardProblem, BoardUp, BridgeSignals
+from feagi_io_host.bridge.rates import MAX_BAUD
 from feagi_io_host.bridge.settings import AgentIds, LinkSettings
 from feagi_io_host.core.errors import ConfigError, StopTimeoutError
 from feagi_io_host.core.pool import BufferPool
@@ -34,7 +35,8 @@ class BoardBridge:
     `lost_ms` the silence after which a board counts as lost (four beats and at least 800 ms
     unless given), `motor_timeout_ms` the silence after which the board goes fail-safe.
     `supersede_motor`: of several motor frames waiting for one board only the newest is sent, the
-    others are counted; otherwise all are, in order.
+    others are counted; otherwise all are, in order. `max_baud`: the highest baud rate that a serial
+    line is taken to, if its board can follow and the line carries; 0 for none (docs/board-link.md).
 
     Signals, emitted in the thread of the board's line: `board_up`, `board_down`, `board_log`,
     `problem` (each cause once). A session that is lost or ends closes the agent in the PNS and
@@ -55,6 +57,7 @@ class BoardBridge:
         motor_timeout_ms: int = 300,
         supersede_motor: bool = False,
         max_container: int = 32768,
+        max_baud: int = MAX_BAUD,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if isinstance(ports, (str, os.PathLike)):
@@ -71,6 +74,7 @@ class BoardBridge:
             motor_timeout_ms=motor_timeout_ms,
             supersede_motor=supersede_motor,
             max_container=max_container,
+            max_baud=max_baud,
         )
         self.board_up: FeagiSignal[BoardUp] = FeagiSignal("board_up")
         self.board_down: FeagiSignal[BoardDown] = FeagiSignal("board_down")

@@ -23,6 +23,7 @@ from feagi_io_host.bridge.declaration import BoardDeclaration, parse_declaration
 from feagi_io_host.bridge.diagnosis import LineDiagnosis
 from feagi_io_host.bridge.events import BoardDown, BoardLog, BoardProblem, BoardUp, BridgeSignals
 from feagi_io_host.bridge.outbound import OutboundFrames
+from feagi_io_host.bridge.rates import RateKeeper
 from feagi_io_host.bridge.screening import Screen, ScreenCounters
 from feagi_io_host.bridge.settings import AgentIds, LinkCounters, LinkSettings
 from feagi_io_host.core.agents import AgentCapabilities
@@ -154,6 +155,7 @@ class BoardLink:
         self._good_frames = 0
         self._diagnosis = LineDiagnosis(port)
         self._offsets: deque[tuple[int, int]] = deque(maxlen=_OFFSET_SAMPLES)
+        self._rates = RateKeeper(0, 0)  # of the line that opens first
         self._idle_s = min(max(settings.beat_ms / 4000.0, 0.005), 0.05)
 
     # -- called by the line's thread ------------------------------------------------------------
@@ -161,6 +163,8 @@ class BoardLink:
     def line_opened(self) -> None:
         """See LineParty."""
         now_s = self._clock()
+        if self._rates.base != self.line.baud:
+            self._rates = RateKeeper(self.line.baud, self._settings.max_baud)
         with self._lock:
             self._is_open = True
             self.counters.openings += 1
@@ -194,6 +198,7 @@ class BoardLink:
             # The board may still be in its session when the line comes back at once, but nobody
             # knows what was lost on the way: it starts anew.
             events = self._end_link(NO_BYE)
+            self._rates.closed()
         reason = "the line was closed" if error is None else "the line is gone"
         self._act(events | EV_DOWN, reason)
         self._ids.give_up(self.port)
@@ -233,6 +238,9 @@ class BoardLink:
                     self._discard()
                 if events & EV_HELLO:
                     self._on_hello()
+                baud = self._rates.step(link, late | events, self._clock(), self._ticks())
+            if baud:
+                self._set_baud(baud)
             if late:
                 self._act(late)
             if events:
@@ -246,8 +254,11 @@ class BoardLink:
         with self._lock:
             events = self._late_events | self._tick()
             self._late_events = 0
+            baud = self._rates.step(self._link, events, self._clock(), self._ticks())
             session = self._session
             too_large, self._outbound.too_large = self._outbound.too_large, None
+        if baud:
+            self._set_baud(baud)
         if events:
             self._act(events)
         if session is not None:
@@ -313,6 +324,11 @@ class BoardLink:
                     queued=link.peer_queue,
                 ),
                 "motor_queued": 0 if session is None else len(session.motor),
+                "baud": {
+                    "now": self._rates.current,
+                    "changes": self._rates.changes,
+                    "failures": self._rates.failures,
+                },
                 "rtt": self.rtt.snapshot(),
                 "clock_offset_ms": offset,
                 "last_problem": self._last_problem,
@@ -345,6 +361,13 @@ class BoardLink:
 
     def _flush(self) -> None:
         self.line.flush()
+
+    def _set_baud(self, baud: int) -> None:
+        if not self.line.set_baud(baud):
+            with self._lock:
+                self._rates.not_set(self._clock())
+            return
+        _log.info("%s: %d baud", self.port, baud)
 
     # -- with the lock held ---------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import secrets
 import threading
 from dataclasses import dataclass
 
+from feagi_io_host.bridge.rates import MAX_BAUD
 from feagi_io_host.core.errors import ConfigError
 from feagi_wire.const import AGENT_ID_BYTES
 
@@ -21,7 +22,8 @@ class LinkSettings:
     """Times of a session, told to the board when it is welcomed, and the bridge's own limits.
 
     `max_container` is the largest container accepted from a board, in bytes. With
-    `supersede_motor` only the newest of several waiting motor frames is sent. Raises ConfigError
+    `supersede_motor` only the newest of several waiting motor frames is sent. `max_baud` is the
+    highest baud rate that a line is taken to whose board can follow, 0 for none. Raises ConfigError
     for times that cannot work.
     """
 
@@ -30,6 +32,7 @@ class LinkSettings:
     motor_timeout_ms: int = 300
     supersede_motor: bool = False
     max_container: int = 32768
+    max_baud: int = MAX_BAUD
 
     def __post_init__(self) -> None:
         if not _LEAST_BEAT_MS <= self.beat_ms <= _MOST_MS // _BEATS_TO_LOSE:
@@ -43,6 +46,8 @@ class LinkSettings:
             )
         if not 1 <= self.motor_timeout_ms <= _MOST_MS:
             raise ConfigError(f"motor_timeout_ms is {self.motor_timeout_ms}, not 1 to {_MOST_MS}")
+        if self.max_baud < 0:
+            raise ConfigError(f"max_baud is {self.max_baud}; 0 or more is needed")
         if not 256 <= self.max_container <= 65000:
             raise ConfigError(f"max_container is {self.max_container}, not 256 to 65000 bytes")
 

@@ -93,6 +93,9 @@ def _refuse_without_view(view: bool, control: bool, options: ViewOptions) -> Non
 def bridge(
     port: Annotated[list[str], typer.Option(help="A board's port; may be given several times.")],
     baud: Annotated[int, typer.Option(min=300, help="Of UARTs; USB boards ignore it.")] = 115200,
+    max_baud: Annotated[
+        int, typer.Option(min=0, help="Highest rate for boards that can follow; 0: stay at --baud.")
+    ] = 921600,
     reset: Annotated[bool, typer.Option("--reset", help="Pulse DTR at the first opening.")] = False,
     feagi: Annotated[
         str | None,
@@ -125,6 +128,7 @@ def bridge(
         monitor = BridgeMonitor(
             port,
             baud=baud,
+            max_baud=max_baud,
             reset=reset,
             say=lambda text: typer.echo(text, err=json_output),
             feagi=feagi,

@@ -63,6 +63,7 @@ class BridgeMonitor:
         ports: Iterable[str],
         *,
         baud: int,
+        max_baud: int,
         reset: bool,
         say: Callable[[str], None],
         feagi: str | None = None,
@@ -72,7 +73,12 @@ class BridgeMonitor:
         self._pns = PNS()
         # An engine has a new command for each burst: what waits behind it is stale.
         self._bridge = BoardBridge(
-            self._pns, ports, baud=baud, reset=reset, supersede_motor=feagi is not None
+            self._pns,
+            ports,
+            baud=baud,
+            max_baud=max_baud,
+            reset=reset,
+            supersede_motor=feagi is not None,
         )
         self._relay = None if feagi is None else EngineRelay(self._bridge, feagi, token=token)
         self._newest: dict[bytes, str] = {}

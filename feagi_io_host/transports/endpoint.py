@@ -69,3 +69,10 @@ class LineTransport(Protocol):
 
     def drop_output(self) -> None:
         """Discard bytes handed to the system that have not left it yet, where it can do that."""
+
+    @property
+    def baud(self) -> int:
+        """The baud rate at which the line opens, 0 where that means nothing."""
+
+    def set_baud(self, baud: int) -> bool:
+        """Go to another baud rate until the line is closed; False where the system refuses."""

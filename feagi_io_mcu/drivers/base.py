@@ -10,9 +10,15 @@ from feagi_wire.link import ticks_diff
 
 from .._port import sleep_ms, ticks
 
+MYPY = False
+if MYPY:
+    from feagi_wire.board_link import BoardLink
+
 
 class RTOSDriver:
     """Moves bytes between static buffers and a line."""
+
+    max_baud = 0  # of a line whose rate can change, see keep_rate
 
     def init(self) -> None:
         """Claim the hardware. May allocate; called once before use."""
@@ -25,6 +31,10 @@ class RTOSDriver:
 
     def release(self) -> None:
         """The host has said goodbye: such a line is the others' now."""
+
+    def keep_rate(self, link: "BoardLink", ev: int, now: int) -> None:
+        """Called after each pump of a line with `max_baud`: do what `link` agreed on with the
+        host, and come back to the first rate when it fails or the session is lost."""
 
     def data_available(self) -> int:
         """Bytes that can be read without waiting (at least 1 when there are any)."""

@@ -7,6 +7,7 @@ reckons what the ring still holds, writes only what fits, and corrects itself by
 waited all the same.
 """
 
+from feagi_wire.const import EV_DOWN, EV_LOST
 from feagi_wire.link import ticks_diff
 
 from .._port import ticks
@@ -16,6 +17,8 @@ from .base import RTOSDriver
 MYPY = False
 if MYPY:
     from machine import UART
+
+    from feagi_wire.board_link import BoardLink
 
 
 def rxbuf_bytes(baud: int) -> int:
@@ -46,6 +49,9 @@ class UartDriver(RTOSDriver):
     """A UART by its number, as `machine.UART(id)` counts them.
 
     `pins` goes to machine.UART as it is: tx=, rx=, cts=, rts= and whatever the port knows.
+    With `max_baud` the host may take the line up to that rate, and both come back to `baud` when
+    it does not carry; the rings have room for 50 ms at the highest. A change makes the port
+    allocate its rings anew.
     """
 
     def __init__(
@@ -54,44 +60,77 @@ class UartDriver(RTOSDriver):
         baud: int = UART_BAUD_RATE,
         rxbuf: int = 0,
         txbuf: int = 0,
+        max_baud: int = 0,
         **pins: object,
     ) -> None:
         self.id = uart
         self.baud = baud
-        self.rxbuf = rxbuf if rxbuf else rxbuf_bytes(baud)
-        self.txbuf = txbuf if txbuf else txbuf_bytes(baud)
+        self.max_baud = max_baud if max_baud > baud else 0
+        self.rxbuf = rxbuf if rxbuf else rxbuf_bytes(max_baud or baud)
+        self.txbuf = txbuf if txbuf else txbuf_bytes(max_baud or baud)
         self._pins = pins
         self._uart: "UART | None" = None
-        self._bits_per_ms = baud // 1010 or 1  # a line may be 1 % slower than its name
+        self._now_baud = 0  # 0 while closed
+        self._bits_per_ms = 0
+        self._trial = -1  # frames that had come when the rate changed, -1: it is not on trial
+        self._since = 0
         self._room = 0  # bytes that an empty ring takes for certain
         self._bits = 0  # in the ring, reckoned
         self._at = 0  # when that was
 
     def init(self) -> None:
         """Open the UART: 8N1, no waiting in read, bytes of one character time in write."""
+        self._open(self.baud)
+
+    def _open(self, baud: int) -> None:
         import machine
 
+        self._bits_per_ms = baud // 1010 or 1  # a line may be 1 % slower than its name
         try:
             self._uart = machine.UART(
-                self.id, self.baud, bits=8, parity=None, stop=1, rxbuf=self.rxbuf,
+                self.id, baud, bits=8, parity=None, stop=1, rxbuf=self.rxbuf,
                 txbuf=self.txbuf, timeout=0, timeout_char=1, **self._pins,  # type: ignore[arg-type]
             )  # fmt: skip
             # less what a clock of whole milliseconds may count too much
             self._room = self.txbuf - self._bits_per_ms // 10 - 2
         except TypeError:  # a port without a sending ring
             self._uart = machine.UART(
-                self.id, self.baud, bits=8, parity=None, stop=1, rxbuf=self.rxbuf,
+                self.id, baud, bits=8, parity=None, stop=1, rxbuf=self.rxbuf,
                 timeout=0, timeout_char=1, **self._pins,  # type: ignore[arg-type]
             )  # fmt: skip
             self._room = _NO_RING
+        self._now_baud = baud
         self._bits = 0
         self._at = ticks()
+
+    def keep_rate(self, link: "BoardLink", ev: int, now: int) -> None:
+        """See RTOSDriver. Half the motor timeout is a rate on trial: nothing heard, and the line
+        goes back before anything fails safe."""
+        if self._uart is None:
+            return
+        if ev & (EV_LOST | EV_DOWN):
+            self._trial = -1
+            if self._now_baud != self.baud:
+                self._open(self.baud)
+        elif link.rate:
+            if link.may_switch() and self._uart.txdone():
+                self._open(link.rate)
+                self._trial = link.framer.frames
+                self._since = now
+                link.resume(now)
+        elif self._trial >= 0:
+            if link.framer.frames != self._trial:
+                self._trial = -1
+            elif ticks_diff(now, self._since) > link.motor_timeout_ms >> 1:
+                self._trial = -1
+                self._open(self.baud)
 
     def deinit(self) -> None:
         """Give the UART back."""
         if self._uart is not None:
             self._uart.deinit()
             self._uart = None
+            self._now_baud = 0
 
     def data_available(self) -> int:
         """Bytes in the receive ring."""

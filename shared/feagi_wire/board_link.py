@@ -16,13 +16,12 @@ from .const import (
     LOG,
     OK,
     RX_PAYLOAD,
-    TICKS_MASK,
     WAITING,
     WELCOME_BYTES,
 )
 from .container import StaticFBC
 from .framing import frame_bytes
-from .kernels import copy8
+from .kernels import copy8, u32
 from .link import TABLE, Link
 
 
@@ -38,6 +37,7 @@ class BoardLink(Link):
         Link.__init__(self, tx, rx, ticks_per_ms, max(longest, WELCOME_BYTES))
         self._declaration = declaration
         self._log_level = 0
+        self.max_baud = 0  # the highest rate of the line, 0 where it has one only
 
     def log(self, level: int, text: bytes) -> int:
         """Send a short message when the line is free; the newest wins. OK or E_CAPACITY."""
@@ -56,7 +56,8 @@ class BoardLink(Link):
     def _hello(self) -> None:
         self._hello_no = (self._hello_no + 1) & 255
         room = self.max_container()
-        pack_into("<BBHH", self._body, LINK_HEADER, LINK_VERSION, FBC_VERSION, 0, room)
+        rate = self.max_baud // 100
+        pack_into("<BBHH", self._body, LINK_HEADER, LINK_VERSION, FBC_VERSION, rate, room)
         self._begin(HELLO, 0, self._hello_no, HELLO_BYTES)
         self.framer.add(self._declaration, 0, len(self._declaration))
         self._finish()
@@ -93,5 +94,13 @@ class BoardLink(Link):
         self.motor_timeout_ms = motor_timeout_ms
         self.peer_max = b[at + 10] | b[at + 11] << 8
         copy8(self.agent_id, 0, b, at + 16, AGENT_ID_BYTES)
-        self._last_beat = now - self.beat_ms * self.ticks_per_ms & TICKS_MASK
+        self.beat_now(now)
         return self._enter(TABLE[IN_OFFER][self.state], now)
+
+    def _on_rate(self) -> int:
+        rate = u32(self.rx.buf, RX_PAYLOAD)
+        good = 0 < rate <= self.max_baud
+        self.rate = rate if good else 0
+        self._holding = good
+        self._rate_due = True
+        return 0

@@ -63,8 +63,8 @@ STREAMS = 4
 #
 # | kind    | payload after the header                                                           |
 # |---------|------------------------------------------------------------------------------------|
-# | HELLO   | board: link version, FBC version, 2 reserved, max container u16, JSON declaration; |
-# |         | host: nothing, it asks for a HELLO                                                 |
+# | HELLO   | board: link version, FBC version, highest baud / 100 u16 (0: it has one only), max |
+# |         | container u16, JSON declaration; host: nothing, it asks for a HELLO                |
 # | WELCOME | link version, FBC version, hello number answered, 1 reserved, beat ms u16, lost ms |
 # |         | u16, motor timeout ms u16, max container u16, host ticks ms u32, agent id 48       |
 # | DATA    | compact FBC: the container without version byte and agent id                       |
@@ -73,6 +73,7 @@ STREAMS = 4
 # | ACK NAK | request number u16, code u8: answers DATA of the control stream                    |
 # | LOG     | level u8, UTF-8 text                                                               |
 # | BYE     | reason u8                                                                          |
+# | RATE    | baud u32. Host: go there; board: I will once this is out, or 0: I will not         |
 #
 # More in docs/board-link.md.
 LINK_VERSION = 1
@@ -86,11 +87,13 @@ ACK = 5
 NAK = 6
 LOG = 7
 BYE = 8
+RATE = 9
 FROM_HOST = 0x08
 INCOMPATIBLE = 0xC0
 HELLO_BYTES = 6  # of a HELLO, before the declaration
 WELCOME_BYTES = 64
 BEAT_BYTES = 20
+RATE_BYTES = 4
 COMPACT_SAVES = 49  # version byte and agent id, which a compact container does without
 # A frame is decoded this far into the buffer, so that the struct table of a compact container
 # lands on its place in a full one and nothing has to be moved.
@@ -121,6 +124,7 @@ EV_HELLO = 512  # host: a declaration stands in `rx` (hello_span); answered with
 EV_VERSION = 1024  # the other end speaks another version (.peer_link, .peer_fbc)
 EV_LOG = 2048  # host: a message stands in `rx` (log_span)
 EV_BYE = 4096  # the other end said goodbye (.bye_reason)
+EV_RATE = 8192  # host: the board has answered (.rate: what it goes to, 0 for no)
 
 BYE_STOPPED = 1
 BYE_VERSION = 2

@@ -6,8 +6,11 @@ from struct import pack_into
 from .const import (
     AGENT_ID_BYTES,
     BYE_REFUSED,
+    CONNECTED,
+    E_STATE,
     EV_HELLO,
     EV_LOG,
+    EV_RATE,
     FBC_VERSION,
     HELLO,
     HELLO_BYTES,
@@ -15,13 +18,14 @@ from .const import (
     LINK_HEADER,
     LINK_VERSION,
     OFFERED,
+    OK,
     RX_PAYLOAD,
     WAITING,
     WELCOME,
     WELCOME_BYTES,
 )
 from .container import StaticFBC
-from .kernels import copy8
+from .kernels import copy8, u32
 from .link import TABLE, Link, ticks_diff
 
 STATE_NAMES = ("WAITING", "OFFERED", "CONNECTED", "LOST")
@@ -35,6 +39,7 @@ class HostLink(Link):
     def __init__(self, tx: bytearray, rx: StaticFBC, ticks_per_ms: int = 1, epoch: int = 0) -> None:
         Link.__init__(self, tx, rx, ticks_per_ms, WELCOME_BYTES)
         self.epoch = epoch & 255
+        self.peer_max_baud = 0
 
     def refuse(self, now: int) -> int:
         """Host: after EV_HELLO, turn the board away instead of welcoming it. Event bits."""
@@ -64,6 +69,7 @@ class HostLink(Link):
         ev = self._speaks(now)
         if ev:
             return ev
+        self.peer_max_baud = 100 * (b[at + 2] | b[at + 3] << 8)
         self.peer_max = b[at + 4] | b[at + 5] << 8
         self.length = n
         self._hello_no = number
@@ -88,6 +94,23 @@ class HostLink(Link):
         # a board in a session we know nothing of: ask it to introduce itself, once per interval
         if self.state == WAITING and ticks_diff(now, self._last_hello) > 100 * self.ticks_per_ms:
             self._hello_due = True
+
+    def ask_rate(self, baud: int) -> int:
+        """Ask the board to take its line to another rate. From here on nothing goes out until
+        `resume`: after EV_RATE, or when none came. OK, or E_STATE outside a session and while
+        another rate is being asked for."""
+        if self.state != CONNECTED or self._holding:
+            return E_STATE
+        self.rate = baud
+        self._holding = self._rate_due = True
+        return OK
+
+    def _on_rate(self) -> int:
+        if not self._holding:
+            self.stale += 1
+            return 0
+        self.rate = u32(self.rx.buf, RX_PAYLOAD)
+        return EV_RATE
 
     @property
     def hello_span(self) -> "tuple[int, int]":

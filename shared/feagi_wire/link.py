@@ -70,6 +70,8 @@ from .const import (
     MAX_HELLO_MS,
     NAK,
     OFFERED,
+    RATE,
+    RATE_BYTES,
     RX_PAYLOAD,
     RX_START,
     SEQ_MASK,
@@ -158,6 +160,7 @@ class Link:
         self.bye_reason = 0
         self.failsafe = True
         self.queued = 0  # frames waiting above this link, told to the peer
+        self.rate = 0  # baud that the line goes to, 0 for none; see resume
         # counters
         self.sent = self.received = self.lost = self.stale = 0
         self.foreign = self.unknown = self.echoed = self.malformed = self.superseded = 0
@@ -176,6 +179,8 @@ class Link:
         self._ack_code = 0
         self._ack_kind = ACK  # what the newest request was answered with, to say it again
         self._bye_due = 0
+        self._holding = False  # between two rates of the line nothing goes out
+        self._rate_due = False
         self._log: "bytes | None" = None
         # control request under way
         self._request: "StaticFBC | None" = None
@@ -223,7 +228,7 @@ class Link:
             return E_STATE
         if stream < 0 or stream >= STREAMS or length < HEADER_BYTES:
             return E_RANGE
-        if self.tx_len:
+        if self.tx_len or self._holding:
             return E_FULL
         if self.peer_max and length > self.peer_max:
             return E_CAPACITY
@@ -250,6 +255,20 @@ class Link:
             return E_CAPACITY
         self._tx_seq[stream] = seq
         return self._finish()
+
+    def may_switch(self) -> bool:
+        """Whether the line is to go to `rate` and nothing of this end is left to be written."""
+        return self._holding and not self._rate_due and self.tx_len == 0
+
+    def resume(self, now: int) -> None:
+        """The line is at its new rate, or stays at the old one. The next frame is a beat."""
+        self.rate = 0
+        self._holding = self._rate_due = False
+        self.beat_now(now)
+
+    def beat_now(self, now: int) -> None:
+        """Beat with the next `tick`."""
+        self._last_beat = now - self.beat_ms * self.ticks_per_ms & TICKS_MASK
 
     def bye(self, reason: int) -> None:
         """Say goodbye and end the session, with the next `tick` that finds the line free.
@@ -287,7 +306,13 @@ class Link:
         state = self.state
         if self.tx_len:
             return
-        if self._bye_due:
+        if self._rate_due:
+            self._rate_due = False
+            pack_into("<I", b, LINK_HEADER, self.rate)
+            self._simple(RATE, 0, RATE_BYTES)
+        elif self._holding:
+            return
+        elif self._bye_due:
             b[LINK_HEADER] = self._bye_due
             self._bye_due = 0
             self._simple(BYE, 0, 1)
@@ -379,7 +404,7 @@ class Link:
             return self._on_welcome(n, epoch, now)
         if kind == BYE and n >= 1:
             return self._on_bye(epoch, now)
-        if kind < DATA or kind > LOG or stream >= STREAMS:
+        if kind < DATA or (kind > LOG and kind != RATE) or stream >= STREAMS:
             self.unknown += 1
             return 0
         if epoch != self.epoch or epoch == 0 or self.state == WAITING:
@@ -393,7 +418,9 @@ class Link:
             ev |= self._on_beat(n, now)
         elif kind == LOG and n >= 1:
             ev |= self._on_log(n)
-        elif kind != LOG and n >= 3:
+        elif kind == RATE and n >= RATE_BYTES:
+            ev |= self._on_rate()
+        elif kind < LOG and n >= 3:
             ev |= self._on_ack(kind)
         else:
             self.malformed += 1
@@ -426,6 +453,9 @@ class Link:
     def _on_log(self, n: int) -> int:
         self.unknown += 1
         return 0
+
+    def _on_rate(self) -> int:
+        raise NotImplementedError
 
     def _on_foreign(self, now: int) -> None:
         """Nothing to do for a board: its own HELLO is on its way."""
@@ -473,11 +503,12 @@ class Link:
         self._alive_in_a_row = 0
         if state == old:
             return 0
+        self.rate = 0
+        self._holding = self._rate_due = False
         if state == CONNECTED:
             self._last_rx = now
             if self.host:
-                # beat at once: the board is waiting for a first sign of the session
-                self._last_beat = now - self.beat_ms * self.ticks_per_ms & TICKS_MASK
+                self.beat_now(now)  # the board is waiting for a first sign of the session
             self._hello_wait = 250
             if old == LOST:
                 for i in range(STREAMS):

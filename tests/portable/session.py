@@ -256,7 +256,7 @@ def strange_frames() -> None:
         eq(link.state, CONNECTED, "still connected")
 
     data = b"\0\0\0"
-    for kind in (0, 9, 15):
+    for kind in (0, 10, 15):
         counted(bytes((kind, 1, e, 1)) + data, "unknown")
     for flag in (0x40, 0x80, 0xC0):
         counted(bytes((DATA | flag, 1, e, 1)) + data, "unknown")
@@ -269,6 +269,7 @@ def strange_frames() -> None:
     counted(bytes((BEAT, 0, e, 0)) + bytes(19), "malformed")
     counted(bytes((ACK, 0, e, 0)) + b"\0\0", "malformed")
     counted(bytes((7, 0, e, 0)), "malformed")
+    counted(bytes((9, 0, e, 0)) + b"\0\0\0", "malformed")
     counted(bytes((WELCOME, 0, e, 0)) + bytes(64), "malformed")
     counted(bytes((HELLO, 0, 0, 0)) + bytes(5), "malformed")
     counted(bytes((ACK, 0, e, 0)) + b"\x63\0\0", "stale")

@@ -28,7 +28,8 @@ class Pico(EmulatedBoard):
 
     Its console is the USB serial port, its UART number 0; `spi` is the line behind a peripheral on
     SPI 0 (chip select GP17, attention GP20) that carries the bytes of a SpiDriver, `i2c` the one
-    behind a target on I2C 0 (address 0x42, attention GP21), of an I2cDriver. The first boot
+    behind a target on I2C 0 (address 0x42, attention GP21), of an I2cDriver; TCP `baud_port` says
+    the baud rate of the UART, a line each time it changes. The first boot
     makes the file system, during which nothing answers for a moment. What is in flash stays through
     `reset`, not through `stop`.
     """
@@ -59,6 +60,7 @@ class Pico(EmulatedBoard):
             self.console = f"socket://127.0.0.1:{ports['console']}"
             self.spi = f"socket://127.0.0.1:{ports['spi0']}"
             self.i2c = f"socket://127.0.0.1:{ports['i2c0']}"
+            self.baud_port = int(ports["baud0"])
             self.uarts = {_UART: f"socket://127.0.0.1:{ports['uart0']}"}
         finally:
             if not self.uarts:

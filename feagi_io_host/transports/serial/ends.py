@@ -57,6 +57,9 @@ class LineEnd(Protocol):
     def pulse_reset(self) -> None:
         """Reset the board by DTR and RTS. OSError without such lines."""
 
+    def set_baud(self, baud: int) -> None:
+        """Go to another baud rate. OSError where that cannot be."""
+
     def close(self) -> None:
         """Close the descriptor."""
 
@@ -117,6 +120,18 @@ class DeviceEnd:
         except OSError:
             return False
 
+    def set_baud(self, baud: int) -> None:
+        """See LineEnd. At once: what is still under way is damaged."""
+        device = self._device
+        before = device.baudrate
+        try:
+            device.baudrate = baud
+            _settle_terminal(self._fd)  # pyserial has set all modes anew
+        except (ValueError, OSError) as error:
+            with contextlib.suppress(ValueError, OSError):
+                device.baudrate = before
+            raise OSError(f"{baud} baud: {error}") from None
+
     def pulse_reset(self) -> None:
         """RTS alone holds the common ESP32 circuits in reset; the return of DTR resets an
         Arduino."""
@@ -172,6 +187,10 @@ class StreamEnd:
     def pulse_reset(self) -> None:
         """See LineEnd."""
         raise OSError("no control lines")
+
+    def set_baud(self, baud: int) -> None:
+        """See LineEnd."""
+        raise OSError("no baud rate")
 
     def close(self) -> None:
         """See LineEnd."""
@@ -288,9 +307,18 @@ class DatagramEnd:
         """See LineEnd."""
         raise OSError("no control lines")
 
+    def set_baud(self, baud: int) -> None:
+        """See LineEnd."""
+        raise OSError("no baud rate")
+
     def close(self) -> None:
         """See LineEnd."""
         self._socket.close()
+
+
+def has_baud(address: str) -> bool:
+    """Whether a line of that address has a baud rate."""
+    return address.partition("://")[0].lower() not in ("socket", "udp")
 
 
 def open_end(address: str, baud: int) -> LineEnd:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import selectors
 import socket
 import threading
@@ -14,6 +15,8 @@ from typing import Self
 from feagi_io_host.core.errors import ClosedError, ConfigError, PortError
 from feagi_io_host.transports.serial.ends import LineEnd, open_end
 from feagi_io_host.transports.serial.reasons import open_error, vanished
+
+_log = logging.getLogger("feagi_io.serial")
 
 # How long a blocked `write` may go without looking whether the port was closed under it.
 _WRITE_LOOK_S = 0.05
@@ -99,6 +102,18 @@ class SerialPort:
                 f"port {self.address} cannot reset a board ({error}): it has no DTR and RTS lines; "
                 "open it without reset"
             ) from None
+
+    def set_baud(self, baud: int) -> bool:
+        """Go to another baud rate until the port is closed; False where the system refuses, and
+        for a port that is closed."""
+        try:
+            if self._end is None:
+                raise OSError("not open")
+            self._end.set_baud(baud)
+        except OSError as error:
+            _log.info("port %s does not go to %d baud: %s", self.address, baud, error)
+            return False
+        return True
 
     def is_current(self) -> bool:
         """Whether the address still names the device that is open."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from feagi_io_host.blocking.worker import Worker
 from feagi_io_host.core.errors import ClosedError, FeagiIOError, PortError
 from feagi_io_host.transports.endpoint import LineParty
+from feagi_io_host.transports.serial.ends import has_baud
 from feagi_io_host.transports.serial.port import SerialPort
 
 _log = logging.getLogger("feagi_io.serial")
@@ -82,6 +83,15 @@ class SerialTransport:
     def drop_output(self) -> None:
         """Discard bytes handed to the system that have not left it yet."""
         self._port.drop_output()
+
+    @property
+    def baud(self) -> int:
+        """The baud rate at which the port opens, 0 for lines without one."""
+        return self._port.baud if has_baud(self.address) else 0
+
+    def set_baud(self, baud: int) -> bool:
+        """Go to another baud rate until the port is closed; False where the system refuses."""
+        return self._port.set_baud(baud)
 
     def flush(self) -> None:
         """Write what the party has to send, as far as the line takes it at once.

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A Raspberry Pi Pico in rp2040js: USB console, UART 0 and what a peripheral on SPI 0 and a target
-// on I2C 0 carry on, as TCP servers on 127.0.0.1.
+// on I2C 0 carry on, as TCP servers on 127.0.0.1; one more says the baud rate of UART 0, a line for
+// each, since bytes on TCP have none.
 //
 //   node pico.mjs RP2040JS BOOTROM.json FLASH.bin UID
 //
-// RP2040JS is the package's module, UID 16 hexadecimal digits for machine.unique_id(). Writes one line,
-// `READY {"console": port, "uart0": port, "spi0": port, "i2c0": port}`, and runs until it is killed. SIGUSR2 is the reset button. The chip's clock is its own: it runs as
-// fast as this machine lets it, and what takes 87 us on a wire takes 87 us of that clock.
+// RP2040JS is the package's module, UID 16 hexadecimal digits for machine.unique_id(). Writes one
+// line, `READY {"console": port, "uart0": port, "spi0": port, "i2c0": port, "baud0": port}`, and runs
+// until it is killed. SIGUSR2 is the reset button. The chip's clock is its own: it runs as fast as
+// this machine lets it, and what takes 87 us on a wire takes 87 us of that clock.
 //
 // rp2040js 1.4.1 differs from the chip in what MicroPython 1.25 needs; each correction says how.
 
@@ -92,9 +94,12 @@ class Uart {
       return (value & ~(1 << 7)) | (n ? 1 << 3 : 1 << 7) | (n >= Uart.FIFO ? 1 << 5 : 0);
     };
   }
+  // Without a divider, before the firmware has opened it, the rate is infinite: no time would pass.
+  get baud() {
+    return this.hardware.baudDivider ? this.hardware.baudRate : 115200;
+  }
   get byteNs() {
-    // Without a divider, before the firmware has opened it, the rate is infinite: no time would pass.
-    return 1e10 / (this.hardware.baudDivider ? this.hardware.baudRate : 115200);
+    return 1e10 / this.baud;
   }
   receive(bytes) {
     if (!this.hardware.enabled || !this.hardware.rxEnabled) return; // nobody listens to the pin
@@ -366,7 +371,7 @@ class I2cTarget extends BlockCarrier {
 }
 
 // A TCP server for one line; the newest connection has it.
-function line(onData) {
+function line(onData, onConnect = () => {}) {
   let socket = null;
   let held = false;
   const pending = [];
@@ -376,6 +381,7 @@ function line(onData) {
     if (held) accepted.pause();
     accepted.setNoDelay(true);
     accepted.on('data', onData);
+    onConnect();
     accepted.on('error', () => {});
     accepted.on('close', () => {
       if (socket === accepted) socket = null;
@@ -407,6 +413,11 @@ function line(onData) {
 let pico = null;
 const consoleLine = line((data) => pico.type(data));
 const uartLine = line((data) => pico.uart.receive(data));
+let toldBaud = 0;
+const baudLine = line(
+  () => {},
+  () => (toldBaud = 0),
+);
 const spiLine = line((data) => pico.spi.feed(data));
 const i2cLine = line((data) => pico.i2c.feed(data));
 const powerUp = (flash) =>
@@ -429,6 +440,7 @@ const ports = {
   uart0: await uartLine.ready,
   spi0: await spiLine.ready,
   i2c0: await i2cLine.ready,
+  baud0: await baudLine.ready,
 };
 console.log(`READY ${JSON.stringify(ports)}`);
 
@@ -438,6 +450,11 @@ function turn() {
   uartLine.flush();
   spiLine.flush();
   i2cLine.flush();
+  if (pico.uart.baud !== toldBaud) {
+    toldBaud = pico.uart.baud;
+    for (const byte of Buffer.from(`${Math.round(toldBaud)}\n`)) baudLine.put(byte);
+  }
+  baudLine.flush();
   if (pico.wantsReset) pico = powerUp(pico.chip.flash.slice(0, FLASH_BYTES));
   setImmediate(turn);
 }
