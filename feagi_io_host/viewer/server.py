@@ -196,7 +196,9 @@ class ViewerServer:
     # -- what is shown, from any thread -----------------------------------------------------------
 
     def connect_to_burst_engine(self, engine: BrainSignals) -> None:
-        """Show every frame of `engine` until `stop`."""
+        """Show every frame of `engine` until `stop`. Raises ClosedError after that."""
+        if self._stopped:
+            raise ClosedError("viewer was stopped; make a new one")
         self._brains.append((engine, engine.visualization_ready.connect(self._on_visualization)))
 
     def show_frame(self, fbc: SharedFBC, at_ms: float | None = None) -> None:

@@ -102,6 +102,7 @@ class Stage:
         self._pages: dict[Page, None] = {}
         self._room = Room(_MOST_STRANGERS)
         self._picture: Picture | None = None
+        self._looked_at = 0
         self._listener: Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._refused: dict[str, int] = dict.fromkeys((*_REASONS.values(), "senseless"), 0)
@@ -303,21 +304,22 @@ class Stage:
                 await asyncio.sleep(early_s)
             self._work.clear()
             begun_s, worked_s = time.monotonic(), time.thread_time()
+            waiting = [page for page in self._pages if page.has_room]
+            if not waiting:
+                continue
             try:
-                self._show_newest()
+                self._show_newest(waiting)
             except Exception as error:  # a frame must not end the viewer
                 self._report("frame", error)
+            if self._newest.want(self._looked_at):
+                self._work.set()
 
-    def _show_newest(self) -> None:
-        waiting = [page for page in self._pages if page.has_room]
-        if not waiting:
-            return
+    def _show_newest(self, waiting: list[Page]) -> None:
         self._forget_if_asked()
-        if not self._newest.want(min(page.number for page in waiting)):
-            return
         emitted = self._newest.lease()
         if emitted is None:
             return
+        self._looked_at = emitted.number
         picture = self._picture
         if picture is not None and (picture.number, picture.epoch) == (
             emitted.number, self._table.epoch
@@ -327,12 +329,14 @@ class Stage:
             if picture is not None:
                 picture.close()
                 self._picture = None
-            self._picture = picture = Picture(emitted, self._table)
+            try:
+                self._picture = picture = Picture(emitted, self._table)
+            except BaseException:
+                emitted.fbc.release()
+                raise
         for page in waiting:
             if page.number < picture.number:
                 page.show(picture)
-        if self._newest.want(picture.number):
-            self._work.set()
 
     async def _tick(self, every_s: float, act: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()

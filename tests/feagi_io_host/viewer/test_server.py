@@ -16,12 +16,15 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feagi_io_host.burst.reflex import ReflexEngine
 from feagi_io_host.core.errors import ClosedError, ConfigError, PortBusyError
 from feagi_io_host.core.pool import BufferPool
 from feagi_io_host.viewer import KnownArea, ViewerServer
 from feagi_io_host.viewer.assets import Asset
+from feagi_io_host.viewer.protocol import Control, Detail, Hello, PageError, Shown, parse
 from feagi_io_host.viewer.stage import MAX_PAGES, Timing
 from tests.feagi_io_host.transports.websocket.raw import BINARY, FIN, PING, TEXT, RawPeer, frame
 from tests.feagi_io_host.viewer.bursts import CUSTOM, EYE, WHEEL, big_frame
@@ -440,6 +443,28 @@ def test_a_page_that_says_what_it_may_not_is_ended(message: object, code: int, r
         assert ended == code
         assert reason in words
         other.text("state", lambda state: state["viewers"] == 1)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda some: st.lists(some, max_size=3) | st.dictionaries(st.text(), some, max_size=3),
+        max_leaves=5,
+    )
+    | st.fixed_dictionaries(
+        {"type": st.sampled_from(["hello", "shown", "detail", "pause", "step", "x"])},
+        optional={
+            name: st.none() | st.integers() | st.floats() | st.text() | st.booleans()
+            for name in ("protocol", "token", "sequence", "frame_ms", "max_voxels")
+        },
+    )
+)
+def test_whatever_a_page_says_is_a_message_or_is_refused(value: object) -> None:
+    message: object = None
+    with contextlib.suppress(PageError):  # and no other error
+        message = parse(json.dumps(value))
+    assert message is None or isinstance(message, Hello | Shown | Detail | Control)
+    assert not isinstance(message, Shown) or 0.0 <= message.frame_ms < float("inf")
 
 
 def test_a_page_that_floods_is_ended() -> None:
