@@ -76,6 +76,7 @@ export class Parts {
 export class PeerAgent extends Agent {
   protocol = "WebRtc";
   iceServers = []; // none is needed on one network
+  parts = {}; // of each stream what has come: `lost` and `damaged` count
   sequence = 0;
 
   async openStreams(places) {
@@ -127,8 +128,9 @@ export class PeerAgent extends Agent {
   }
 
   hear(capability, tell) {
-    const channel = this.streams[capability], parts = new Parts();
+    const channel = this.streams[capability];
     if (!channel) return;
+    const parts = this.parts[capability] = new Parts();
     channel.onmessage = event => {
       const frame = parts.take(event.data);
       if (frame) tell(decodeVoxels(frame));

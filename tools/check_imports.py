@@ -29,7 +29,9 @@ BOARD_STDLIB = frozenset({"asyncio", "gc", "network", "os", "select", "socket", 
 ROOMS: dict[str, frozenset[str]] = {
     "feagi_io_host": frozenset(),
     "feagi_io_host/core": frozenset({"numpy"}),
-    "feagi_io_host/bench": frozenset({"numpy", "lz4", "feagi_rust_py_libs", "websockets", "zmq"}),
+    "feagi_io_host/bench": frozenset(
+        {"numpy", "lz4", "feagi_rust_py_libs", "websockets", "zmq", "aioice", "aiortc"}
+    ),
     "feagi_io_host/blocking/compression": frozenset({"lz4"}),
     "feagi_io_host/nonblocking/compression": frozenset({"lz4"}),
     "feagi_io_host/agent": frozenset({"numpy"}),

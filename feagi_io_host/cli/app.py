@@ -348,6 +348,19 @@ def bench_zmq(
         _print_rows(rows.run(quick=quick), json_output)
 
 
+@bench_app.command("webrtc")
+def bench_webrtc(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, rougher figures.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Frames over WebRTC data channels against the library `aiortc` alone."""
+    with named_errors():
+        import feagi_io_host.transports.webrtc  # noqa: F401 - its error names the extra
+        from feagi_io_host.bench import webrtc as rows
+
+        _print_rows(rows.run(quick=quick), json_output)
+
+
 @bench_app.command("websocket")
 def bench_websocket(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, rougher figures.")] = False,

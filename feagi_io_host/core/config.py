@@ -99,7 +99,7 @@ class WebRtcStreams:
     addresses: str = "127.0.0.1"
     ice_servers: str = field(default="", repr=False)
     silence_timeout_s: float = 6.0
-    message_bytes: int = 16_384
+    message_bytes: int = 32_768
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,16 +35,20 @@ if TYPE_CHECKING:
 
 BURST = 200_000
 LOOPBACK = "--allow-loopback-in-peer-connection"
-# In the page: a viewer that says what it was shown first.
+# In the page: a viewer that says what it was shown third, and what it was not.
 VIEWER = """async url => {
   const {VIEW} = await import("./browser_agent.mjs");
   const {PeerAgent} = await import("./browser_webrtc.mjs");
   const viewer = new PeerAgent(url, {name: "viewer", capabilities: [VIEW]});
-  const shown = new Promise(resolve => { viewer.onVisualization = resolve; });
+  let count = 0;
+  const shown = new Promise(resolve => {
+    viewer.onVisualization = areas => { if (++count === 3) resolve(areas); };
+  });
   await viewer.connect();
   const [area] = await shown;
   viewer.close();
-  return [area.x.length, area.x[0], area.p[area.p.length - 1]];
+  const {lost, damaged} = viewer.parts[VIEW];
+  return [area.x.length, area.x[0], area.p[area.p.length - 1], lost, damaged];
 }"""
 CUT = """async ([frame, share]) => {
   const {cut} = await import("./browser_webrtc.mjs");
@@ -141,7 +145,7 @@ def test_the_page_senses_and_is_moved(served: ServedInThreads, site: str, page: 
     until(page, lambda: served.counted()["connections"] == 0)
 
 
-def test_a_burst_of_200_000_neurons_reaches_the_page(
+def test_bursts_of_200_000_neurons_reach_the_page_whole(
     served: ServedInThreads, site: str, page: Page
 ) -> None:
     page.goto(f"{site}/browser_webrtc.html?none")
@@ -157,7 +161,7 @@ def test_a_burst_of_200_000_neurons_reaches_the_page(
         brain = threading.Thread(target=show)
         brain.start()
         try:
-            assert page.evaluate(VIEWER, served.url) == [BURST, 1, 1]
+            assert page.evaluate(VIEWER, served.url) == [BURST, 1, 1, 0, 0]
         finally:
             stop.set()
             brain.join()

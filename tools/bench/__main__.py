@@ -13,7 +13,7 @@ from importlib import import_module
 
 from feagi_io_host.bench.runner import rows_as_json, rows_as_text
 
-SUITES = ("channels", "codec", "pns", "shm", "websocket", "zmq")
+SUITES = ("channels", "codec", "pns", "shm", "webrtc", "websocket", "zmq")
 
 
 def main(arguments: list[str] | None = None) -> int:

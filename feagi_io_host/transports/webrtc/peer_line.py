@@ -53,7 +53,7 @@ from feagi_io_host.transports.webrtc.settings import MAX_MESSAGE_BYTES, WebRtcSe
 _log = logging.getLogger("feagi_io.webrtc")
 
 # Messages of a channel that the library holds beside the one that it is sending.
-_HELD_MESSAGES: Final = 3
+_HELD_MESSAGES: Final = 2
 _SCTP_PORT: Final = 5000
 # Frames of which it is known how many messages they were: more than can be on their way.
 _REMEMBERED: Final = 8192

@@ -44,7 +44,7 @@ class WebRtcSettings:
     connect_timeout_s: float = 10.0
     silence_timeout_s: float = 6.0
     close_timeout_s: float = 2.0
-    message_bytes: int = 16_384
+    message_bytes: int = 32_768
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -221,7 +221,7 @@ def endless_messages(peer: WebRtcPeer) -> None:
 
 
 def many_streams(peer: WebRtcPeer) -> None:
-    send_chunks(peer, 20, None, b"x")
+    send_chunks(peer, 40, None, b"x")
 
 
 def twice_the_same_number(peer: WebRtcPeer) -> None:
