@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import select
 import signal
 import subprocess
 import sys
 import threading
+import tty
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,11 +76,62 @@ def test_list_deploy_and_reset(named: Cortex, tmp_path: Path) -> None:
     assert "which is no esp32-s3" in done.stderr
 
 
-def test_dev_sends_what_is_saved_and_shows_what_is_printed(named: Cortex, tmp_path: Path) -> None:
+class Plug:
+    """A port, `path`, that leads to a board's console while it is plugged in."""
+
+    def __init__(self, console: str, path: Path) -> None:
+        self.path = path
+        self._console = os.open(console, os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(self._console)
+        self._thread: threading.Thread | None = None
+        self.plug_in()
+
+    def plug_in(self) -> None:
+        master, slave = os.openpty()
+        tty.setraw(slave)
+        self.path.symlink_to(os.ttyname(slave))
+        os.close(slave)
+        self._pull_r, self._pull_w = os.pipe()
+        self._thread = threading.Thread(target=self._carry, args=(master, self._pull_r))
+        self._thread.start()
+
+    def unplug(self) -> None:
+        os.close(self._pull_w)
+        assert self._thread is not None
+        self._thread.join()
+        self.path.unlink()
+
+    def close(self) -> None:
+        self.unplug()
+        os.close(self._console)
+
+    def _carry(self, master: int, pull: int) -> None:
+        poll = select.poll()
+        for end in (master, self._console, pull):
+            poll.register(end, select.POLLIN)
+        while True:
+            # without anybody who has it open, a pseudo terminal hangs up at every look
+            ready = dict(poll.poll())
+            if pull in ready:
+                break
+            if ready.get(self._console, 0) & select.POLLIN:
+                os.write(master, os.read(self._console, 4096))
+            if ready.get(master, 0) & select.POLLIN:
+                os.write(self._console, os.read(master, 4096))
+            elif ready.get(master, 0) & select.POLLHUP:
+                select.select([pull], [], [], 0.01)
+        os.close(master)
+        os.close(pull)
+
+
+def test_dev_sends_what_is_saved_shows_what_is_printed_and_waits_for_the_plug(
+    named: Cortex, tmp_path: Path
+) -> None:
+    plug = Plug(named.console, tmp_path / "board")
     program = tmp_path / "main.py"
     program.write_text("print('first', 1)\n")
     loop = subprocess.Popen(
-        [*FEAGI_IO, "dev", *BOARD, "--port", named.console, "--program", str(program)],
+        [*FEAGI_IO, "dev", *BOARD, "--port", str(plug.path), "--program", str(program)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     lines: queue.Queue[str] = queue.Queue()
@@ -95,6 +149,12 @@ def test_dev_sends_what_is_saved_and_shows_what_is_printed(named: Cortex, tmp_pa
         program.write_text("print('second', 2)\n")
         until("1 files sent")
         until("second 2")
+        plug.unplug()
+        until("waiting for it to come back")
+        program.write_text("print('third', 3)\n")
+        plug.plug_in()
+        until("1 files sent")
+        until("third 3")
         loop.send_signal(signal.SIGINT)
         assert loop.wait(WAIT_S) == 0
     finally:
@@ -102,3 +162,4 @@ def test_dev_sends_what_is_saved_and_shows_what_is_printed(named: Cortex, tmp_pa
         loop.wait()
         reader.join()
         loop.stdout.close()
+        plug.close()

@@ -111,3 +111,19 @@ def test_a_boot_loader_and_a_prompt_cost_nothing_but_time(board: Cortex) -> None
         (status,) = host.bridge.status()
         assert status["sessions"] == 1
     counts(board)
+
+
+def test_a_line_at_another_baud_rate_is_silence_and_is_got_over(board: Cortex) -> None:
+    """Every byte is another one, both ways, as when the rates of the ends are swapped."""
+    start_program(board)
+    with wire(board) as line, Host(line.url, LOST_MS) as host:
+        host.ups.get(timeout=DEADLINE_S)
+        moved(host)
+        line.towards = line.back = LineFaults(corrupt=1.0)
+        down = host.downs.get(timeout=DEADLINE_S)
+        line.towards = line.back = LineFaults()
+        host.ups.get(timeout=DEADLINE_S)
+        print(f"rates swapped: {down.reason}; up and moved {moved(host):.2f} s after it")
+        (status,) = host.bridge.status()
+        assert status["sessions"] == 2
+    assert counts(board)[1] >= 1, "no fail-safe"
