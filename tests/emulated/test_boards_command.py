@@ -17,6 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from feagi_wire.board_link import BoardLink
+from feagi_wire.const import LINK_HEADER
+from feagi_wire.container import StaticFBC
+from feagi_wire.framing import Framer
 from tests.micropython import ROOT
 from tools.emulation import Cortex
 
@@ -31,7 +35,27 @@ agent.sensor("iinf")
 while True:
     agent.step(1)
 """
+STRANGER = """\
+import machine, time
+uart = machine.UART(1, 115200)
+while True:
+    uart.write({hello})
+    time.sleep_ms(100)
+"""
 WAIT_S = 30
+
+
+def hello_of(link_version: int) -> bytes:
+    """The HELLO of a board, as it stands on the line."""
+    declaration = b'{"name": "stranger"}'
+    link = BoardLink(bytearray(200), StaticFBC(bytearray(256)), declaration)
+    link.tick(0)
+    framer = Framer(bytearray(200), bytearray(200))
+    size = framer.feed(link.framer.tx, link.tx_len, 0)
+    assert size > 0
+    body = framer.rx[:size]
+    body[LINK_HEADER] = link_version
+    return bytes(framer.tx[: framer.encode(body, 0, size)])
 
 
 def boards(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -70,6 +94,15 @@ def test_list_deploy_and_reset(named: Cortex, tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert (result["sent"], result["good"], result["runs"]) == (["main.py"], False, "REPL")
     assert "no module named 'nowhere'" in done.stderr
+
+    # Frozen packages of another release, say: whatever was deployed, the agent speaks their link.
+    stranger = tmp_path / "stranger.py"
+    stranger.write_text(STRANGER.format(hello=hello_of(link_version=9)))
+    done = boards(
+        "deploy", *BOARD, *port, "--program", str(stranger), "--link-port", named.uarts[1], status=1
+    )
+    assert "the agent on the board speaks link 9 and container 4, this host 1 and 4" in done.stderr
+    assert "remove them or use a firmware without" in done.stderr
 
     assert "starts anew" in boards("reset", *BOARD, *port).stdout
     done = boards("deploy", "--board", "esp32-s3", *port, status=1)
