@@ -535,8 +535,10 @@ class PositionalServo:
         self.on_value = on_value
         self.at = array("i", [_TOP // 2] * channels)
         self.values = array("i", [65535 // 2] * channels)
-        agent.add_motor(_Goal(self, group, resolution, flags))
-        agent.add_motor(_Move(self, group, resolution, flags))
+        self.goal = _Goal(self, group, resolution, flags)
+        self.move = _Move(self, group, resolution, flags)
+        agent.add_motor(self.goal)
+        agent.add_motor(self.move)
         self.speed = VectorMotor(
             "opse", PERCENTAGE, 2, 1, group, channels, resolution, flags, on_speed
         )

@@ -230,7 +230,7 @@ def _check(board: Board) -> None:
     _one_of("rtos", board.rtos, RTOS)
     _one_of("verified", board.verified, VERIFIED)
     _one_of("deploy.form", board.deploy.form, FORMS)
-    if board.deploy.form == "viper":
+    if board.deploy.form == "viper" or (board.deploy.architecture and board.deploy.form == "romfs"):
         _one_of("deploy.architecture", board.deploy.architecture, ARCHITECTURES)
     elif board.deploy.architecture:
         raise _Fault(f"deploy.architecture says nothing where form is {board.deploy.form!r}")

@@ -2,10 +2,10 @@
 """BoardConsole: a board's REPL. The only file that knows mpremote.
 
 mpremote's modules are not declared stable; what is used here is the same in 1.25 and 1.29:
-`SerialTransport(port, baudrate=)` with its `serial`, `read_until`, `enter_raw_repl`,
-`exec_raw_no_follow`, `follow`, and `TransportError`. All waits are bounded here: mpremote's own are
-not, so the serial port gets a time-out, and what mpremote makes of a short read becomes an error
-with the next step.
+`romfs.VfsRomWriter`, `SerialTransport(port, baudrate=)` with its `serial`, `read_until`,
+`enter_raw_repl`, `exec_raw_no_follow`, `follow`, and `TransportError`. All waits are bounded here:
+mpremote's own are not, so the serial port gets a time-out, and what mpremote makes of a short read
+becomes an error with the next step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import contextlib
 import io
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -29,6 +30,7 @@ from feagi_wire.container import StaticFBC
 from feagi_wire.host_link import HostLink
 
 try:
+    from mpremote.romfs import VfsRomWriter
     from mpremote.transport import TransportError
     from mpremote.transport_serial import SerialTransport
 except ImportError as error:
@@ -237,6 +239,24 @@ class BoardConsole:
         self.write(b"\r" + CTRL_B)
         self.read_until(PROMPT, ANSWER_S)
         self.write(CTRL_D)
+
+
+def romfs_image(files: Mapping[str, bytes]) -> bytes:
+    """The image of a read-only file system with these files, path to bytes."""
+    writer = VfsRomWriter()
+    open_folders: list[str] = []
+    for path, data in sorted(files.items(), key=lambda item: PurePosixPath(item[0]).parts):
+        *folders, name = PurePosixPath(path).parts
+        while open_folders != folders[: len(open_folders)]:
+            writer.closedir()
+            open_folders.pop()
+        for folder in folders[len(open_folders) :]:
+            writer.opendir(folder)
+            open_folders.append(folder)
+        writer.mkfile(name, data)
+    for _ in open_folders:
+        writer.closedir()
+    return bytes(writer.finalise())
 
 
 def goodbye() -> bytes:

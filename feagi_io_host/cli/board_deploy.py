@@ -7,12 +7,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from feagi_io_host.boards.board_file import FORMS, Board
 from feagi_io_host.boards.console import BoardConsole
 from feagi_io_host.boards.deploy import Deployment, DeployReport
 from feagi_io_host.boards.deploy import Progress as Sent
@@ -20,7 +22,7 @@ from feagi_io_host.boards.ear import Ear
 from feagi_io_host.boards.hear import hear_after_reset
 from feagi_io_host.boards.payload import BoardFile, package_files, program_file
 from feagi_io_host.cli.board_ports import known_board, locator, who_answered
-from feagi_io_host.core.errors import LinkVersionError
+from feagi_io_host.core.errors import ConfigError, LinkVersionError
 from feagi_wire.const import FBC_VERSION, LINK_VERSION
 
 _TRACEBACK: Final = b"Traceback (most recent call last)"
@@ -109,27 +111,34 @@ class DeployCommand:
         return_s: float,
         patience: float,
         quiet: bool,
+        form: str | None = None,
     ) -> None:
-        self._board = known_board(board)
+        self._board = in_form(known_board(board), form)
         self.port, self.locate = locator(self._board, port)
         self._program = program
         self._return_s = return_s
         self._patience = patience
         self._view = choose_view(quiet)
 
-    def files(self) -> list[BoardFile]:
-        """What the board shall have, as the sources are now; the program last."""
-        files = package_files(self._board.deploy)
-        if self._program is not None:
-            files.append(program_file(self._program))
-        return files
+    def files(self) -> tuple[list[BoardFile], list[BoardFile]]:
+        """What the board shall have as files, the program last, and in its read-only file system,
+        as the sources are now."""
+        packages = package_files(self._board.deploy)
+        program = [] if self._program is None else [program_file(self._program)]
+        return (
+            (program, packages)
+            if self._board.deploy.form == "romfs"
+            else ([*packages, *program], [])
+        )
 
     def deployment(self, say: Callable[[str], None], *, dry_run: bool = False) -> Deployment:
         """A deployment of the files as they are now."""
+        files, rom = self.files()
         return Deployment(
             self._board,
-            self.files(),
+            files,
             self.locate,
+            rom=rom,
             say=say,
             progress=self._view.show,
             return_s=self._return_s,
@@ -167,6 +176,24 @@ class DeployCommand:
                 view.say(_silence(ear, link_port))
                 result["good"] = self._program is None or _TRACEBACK not in ear.text
         return result
+
+
+def in_form(board: Board, form: str | None) -> Board:
+    """The board with another form of deployment, None for its own. Raises ConfigError for a form
+    that there is none of, or that needs an architecture which the board's file does not name."""
+    if form is None or form == board.deploy.form:
+        return board
+    if form not in FORMS:
+        raise ConfigError(f"form is {form!r}; there are {', '.join(FORMS)}")
+    architecture = board.deploy.architecture
+    if form == "viper" and not architecture:
+        raise ConfigError(f"{board.name} names no architecture for machine code; --form plain")
+    deploy = replace(
+        board.deploy,
+        form=form,
+        architecture=architecture if form in ("viper", "romfs") else "",
+    )
+    return replace(board, deploy=deploy)
 
 
 def _summary(report: DeployReport) -> str:

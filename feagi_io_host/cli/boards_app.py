@@ -77,6 +77,10 @@ def deploy(
     hello_s: Annotated[
         float, typer.Option("--hello", min=0.0, help="Seconds to wait for its agent after that.")
     ] = 10.0,
+    form: Annotated[
+        str | None,
+        typer.Option(help="viper, plain, romfs or source, instead of what suits the board."),
+    ] = None,
     patience: PatienceOption = 1.0,
     json_output: JsonOption = False,
 ) -> None:
@@ -95,6 +99,7 @@ def deploy(
             return_s=return_s,
             patience=patience,
             quiet=json_output,
+            form=form,
         )
         result = command.run(
             dry_run=dry_run, reset=reset, hello_s=hello_s, link_port=link_port, baud=baud

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,10 @@ from feagi_io_host.boards.mpy import (
 )
 from feagi_io_host.boards.payload import BoardFile, package_files, program_file
 from feagi_io_host.boards.ports import PortFacts, boards_of, choose_port, same_device
+from feagi_io_host.boards.rom import build_rom
+from feagi_io_host.cli.board_deploy import in_form
 from feagi_io_host.core.errors import ConfigError, LocalError, PortNotFoundError
+from tools.emulation.romfs import write_romfs
 
 LINK = BoardFile("feagi_wire/link.mpy", b"new link")
 POOL = BoardFile("feagi_wire/pool.mpy", b"pool")
@@ -161,13 +165,39 @@ def test_what_mpy_cross_makes_says_what_the_table_says() -> None:
         )
 
 
-def test_sources_as_they_are_and_romfs_by_other_means() -> None:
+def test_sources_as_they_are() -> None:
     deploy = load_board("unix").deploy
     files = {file.path: file for file in package_files(deploy)}
     assert b"SPDX" in files["feagi_wire/link.py"].data
     assert not {"feagi_io_mcu/main.py", "feagi_wire/_casts.py"} & set(files)
-    with pytest.raises(ConfigError, match="mpremote romfs deploy"):
-        package_files(dataclasses.replace(deploy, form="romfs"))
+
+
+def test_forms_that_a_board_can_have() -> None:
+    pico, unix = load_board("rp2040-pico"), load_board("unix")
+    assert in_form(pico, None) is pico
+    rom = in_form(pico, "romfs")
+    assert (rom.deploy.form, rom.deploy.architecture) == ("romfs", "armv6m")
+    assert in_form(pico, "plain").deploy.architecture == ""
+    with pytest.raises(ConfigError, match="form is 'tar'; there are viper, plain, romfs, source"):
+        in_form(pico, "tar")
+    with pytest.raises(ConfigError, match="unix names no architecture for machine code"):
+        in_form(unix, "viper")
+
+
+def test_an_image_has_the_files_it_was_given(tmp_path: Path) -> None:
+    """The emulator's own writer walks a folder; both make the same of the same."""
+    files = {
+        "feagi_wire/link.mpy": b"link",
+        "feagi_wire/a/b/c.py": b"c" * 999,
+        "feagi_io_mcu/x.py": b"",
+    }
+    for path, data in files.items():
+        (tmp_path / "rom" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "rom" / path).write_bytes(data)
+    write_romfs(tmp_path / "rom", tmp_path / "image")
+    image = build_rom(BoardFile(path, data) for path, data in files.items())
+    assert image.path == "/rom"
+    assert image.data == (tmp_path / "image").read_bytes()
 
 
 def test_programs_that_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> None:

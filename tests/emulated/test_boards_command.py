@@ -109,6 +109,25 @@ def test_list_deploy_and_reset(named: Cortex, tmp_path: Path) -> None:
     assert "which is no esp32-s3" in done.stderr
 
 
+def test_packages_in_the_read_only_file_system(named: Cortex, tmp_path: Path) -> None:
+    """Modules of ours beside the image would hide it, and so would their empty folders."""
+    hiding = "import os\ntry: os.mkdir('feagi_wire')\nexcept OSError: pass\n"
+    named.mpremote("exec", hiding + "open('feagi_wire/kernels.mpy', 'w').close()")
+    port = ("--port", named.console)
+    (tmp_path / "rover.py").write_text(ROVER)
+    program = ("--program", str(tmp_path / "rover.py"), "--link-port", named.uarts[1])
+    command = ("deploy", *BOARD, *port, "--form", "romfs", *program, "--json")
+    assert "/rom" in json.loads(boards(*command, "--dry-run").stdout)["sent"]
+    done = json.loads(boards(*command).stdout)
+    assert done["sent"][0] == "/rom"
+    assert done["runs"] == "agent"
+    assert "feagi_wire/kernels.mpy" in done["removed"]
+    where = "import feagi_wire; print(feagi_wire.__file__)"
+    assert named.mpremote("exec", where).strip() == "/rom/feagi_wire/__init__.mpy"
+    again = json.loads(boards(*command).stdout)
+    assert (again["sent"], again["removed"], again["runs"]) == ([], [], "agent")
+
+
 class Plug:
     """A port, `path`, that leads to a board's console while it is plugged in."""
 

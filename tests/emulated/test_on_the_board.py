@@ -11,7 +11,7 @@ from tools.emulation import BoardFailedError, EmulatedBoard, PluggedBoard
 pytestmark = [pytest.mark.micropython, pytest.mark.slow]
 
 # Imported by the scripts; the vectors are a megabyte, which would take minutes to copy.
-NOT_RUN = {"checks", "line", "vectors"}
+NOT_RUN = {"checks", "line", "machine_bus", "vectors"}
 NAMES = [path.stem for path in sorted(SCRIPTS.glob("*.py")) if path.stem not in NOT_RUN]
 
 

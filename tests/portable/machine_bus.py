@@ -7,12 +7,13 @@ Nothing here allocates once it is made, so that drivers can be tried with the he
 
 import sys
 
-from feagi_wire.blocks import HEAD_BYTES, BlockEnd
+from feagi_wire.blocks import BlockEnd
 
 MYPY = False
 if MYPY:
     from collections.abc import Callable
 
+HEAD_BYTES = 4
 ATTENTION = 20
 READY = 21
 

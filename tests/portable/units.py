@@ -102,11 +102,12 @@ for part, name in (
     (plain, b"omis\x0a\x00\x00\x00"),
 ):
     eq(bytes(part.cortical_id), name, "id")
-eq([bytes(m.cortical_id[:6]) for m in agent._motors[:3]],
+eq([bytes(m.cortical_id[:6]) for m in (servo.goal, servo.move, servo.speed)],
    [b"opse\x01\x00", b"opse\x11\x01", b"opse\x21\x00"], "the areas of a servo")  # fmt: skip
 eq((misc.entry["w"], misc.entry["h"], misc.entry["r"]), (2, 3, 4), "the volume is declared")
 
 # -- sensors --
+sensors = (imu.accelerometer, imu.gyroscope, imu.magnetometer, smart, position, pins, misc)
 out = StaticFBC(bytearray(4096))
 seen = []
 
@@ -120,8 +121,8 @@ def write_all() -> None:
     misc.clear()
     misc.put(1, 0, 1, 0, HALF)
     misc.put(1, 1, 2, 3, HALF)
-    out.begin(1, len(agent._sensors))
-    for s in agent._sensors:
+    out.begin(1, len(sensors))
+    for s in sensors:
         ok_codes[0] |= s.encoder.write(out, s.cortical_id)
     out.end()
 
@@ -136,7 +137,7 @@ finally:
 eq(ok_codes[0], 0, "every area was written")
 out.parse(out.length)
 areas = {}
-for s in agent._sensors:
+for s in sensors:
     n = out.next_area()
     voxels = []
     for i in range(n):
@@ -187,6 +188,23 @@ refused(lambda: misc.put(0, 0, 0, 2, HALF), E_CAPACITY)
 frame = StaticFBC(bytearray(1024))
 
 
+motors = (servo.goal, servo.move, servo.speed, gaze.direction, gaze.size, plain)
+
+
+def apply(fbc: StaticFBC) -> None:
+    """As Agent does it, whose own name for it is another one on a board."""
+    n = fbc.next_area()
+    for m in motors:
+        if fbc.area_id_is(m.cortical_id):
+            d = m.decoder
+            if d.read(fbc, n) > 0 and m.on_value is not None:
+                for c in range(d.channels):
+                    if d.seen[c]:
+                        m.on_value(c, d.values[c])
+            return
+    ok(False, "an area of the agent")
+
+
 def bring(cortical_id: bytes, voxels: "list[tuple[int, int, int]]") -> None:
     frame.begin(1, 1)
     frame.begin_area(cortical_id, len(voxels))
@@ -196,7 +214,7 @@ def bring(cortical_id: bytes, voxels: "list[tuple[int, int, int]]") -> None:
     frame.parse(frame.end())
     heap_lock()
     try:
-        agent._apply(frame)
+        apply(frame)
     finally:
         heap_unlock()
 

@@ -228,7 +228,31 @@ mp_obj_t mp_vfs_rom_ioctl(size_t n_args, const mp_obj_t *args) {
             return MP_OBJ_NEW_SMALL_INT(1);
         case MP_VFS_ROM_IOCTL_GET_SEGMENT:
             return MP_OBJ_FROM_PTR(&romfs);
-        default: // who starts the machine brings the image
+        case MP_VFS_ROM_IOCTL_WRITE_PREPARE: { // (3, segment, size): how many bytes a write has
+            mp_int_t size = n_args < 3 ? -1 : mp_obj_get_int(args[2]);
+            if (size < 0 || size > ROMFS_BYTES) {
+                return MP_OBJ_NEW_SMALL_INT(-MP_EINVAL);
+            }
+            memset(ROMFS, 0xff, size);
+            return MP_OBJ_NEW_SMALL_INT(ROMFS_WRITE_BYTES);
+        }
+        case MP_VFS_ROM_IOCTL_WRITE: { // (4, segment, offset, bytes)
+            mp_buffer_info_t data;
+            mp_int_t at = n_args < 4 ? -1 : mp_obj_get_int(args[2]);
+            if (at < 0) {
+                return MP_OBJ_NEW_SMALL_INT(-MP_EINVAL);
+            }
+            mp_get_buffer_raise(args[3], &data, MP_BUFFER_READ);
+            if (at % ROMFS_WRITE_BYTES || data.len % ROMFS_WRITE_BYTES || at > ROMFS_BYTES
+                || data.len > (size_t)(ROMFS_BYTES - at)) {
+                return MP_OBJ_NEW_SMALL_INT(-MP_EINVAL);
+            }
+            memcpy((uint8_t *)ROMFS + at, data.buf, data.len);
+            return MP_OBJ_NEW_SMALL_INT(0);
+        }
+        case MP_VFS_ROM_IOCTL_WRITE_COMPLETE:
+            return MP_OBJ_NEW_SMALL_INT(0);
+        default:
             return MP_OBJ_NEW_SMALL_INT(-MP_EINVAL);
     }
 }

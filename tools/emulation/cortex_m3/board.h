@@ -17,6 +17,7 @@
 // And here the image of a read-only file system, or nothing.
 #define ROMFS ((void *)0x21800000)
 #define ROMFS_BYTES (1024 * 1024)
+#define ROMFS_WRITE_BYTES 16 // as flash chips have it
 
 uint64_t board_us(void);
 void board_reset(void) __attribute__((noreturn));
