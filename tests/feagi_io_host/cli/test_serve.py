@@ -163,9 +163,9 @@ def test_it_is_shown_in_the_browser_and_paused_there() -> None:
             page.text("say", lambda said: said["text"] == "rover of feagi-io tests is here")
             page.text("state", lambda state: [a["name"] for a in state["agents"]] == ["rover"])
             with sensed((0, 0)) as fbc:
-                agent.send_sensory(fbc)
-            while {voxel[0] for voxel in page.shown.voxels} != {INFRARED, MOTOR}:
-                page.frame()
+                while {voxel[0] for voxel in page.shown.voxels} != {INFRARED, MOTOR}:
+                    agent.send_sensory(fbc)  # it acts for two bursts; not each one is shown
+                    page.frame()
             page.send("pause")
             page.text("state", lambda state: state["paused"])
             assert not running.server.brain.engine.is_firing
