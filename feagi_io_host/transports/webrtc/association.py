@@ -95,7 +95,7 @@ class GuardedConnection(Connection):
         self.on_silence(f"no sign of life for {silent_s:.1f} s")
 
     def abort(self) -> None:
-        """Cut off the sockets, after a `close` that did not end."""
+        """Cut off the sockets, where `close` did not end."""
         for protocol in self._protocols:
             protocol.transport.abort()
 
@@ -130,7 +130,7 @@ class GuardedSctp(RTCSctpTransport):
         self.on("datachannel", self._refuse_channel)
 
     async def _handle_data(self, data: bytes) -> None:
-        if self._faulty:
+        if self._faulty or self.state == "closed":
             return
         try:
             await super()._handle_data(data)
@@ -155,6 +155,8 @@ class GuardedSctp(RTCSctpTransport):
             self._fault(f"{len(self._inbound_streams)} streams; {_MAX_INBOUND_STREAMS} are allowed")
 
     async def _transmit(self) -> None:
+        if self.state == "closed":  # else a timer would be set that nobody stops
+            return
         self._cwnd = min(self._cwnd, MAX_FLIGHT_BYTES)
         await super()._transmit()
 
@@ -184,19 +186,13 @@ class GuardedSctp(RTCSctpTransport):
         )
 
 
-async def shut(
-    sctp: GuardedSctp, dtls: RTCDtlsTransport, ice: RTCIceTransport, connection: GuardedConnection
-) -> None:
-    """Tell the other end and let go of everything. Whoever it interrupts cuts off the sockets."""
-    try:
-        await sctp.stop()
-        reading = dtls._task
-        await dtls.stop()
-        if reading is not None:
-            await asyncio.wait({reading})
-            if not reading.cancelled():
-                reading.exception()  # seen: it was the peer's
-        await ice.stop()
-    except BaseException:
-        connection.abort()
-        raise
+async def shut(sctp: GuardedSctp, dtls: RTCDtlsTransport, ice: RTCIceTransport) -> None:
+    """Tell the other end and let go of everything. Who interrupts it has to cut off the sockets."""
+    await sctp.stop()
+    reading = dtls._task
+    await dtls.stop()
+    if reading is not None:
+        await asyncio.wait({reading})
+        if not reading.cancelled():
+            reading.exception()  # seen: it was the peer's
+    await ice.stop()

@@ -419,9 +419,15 @@ class PeerLine:
                     await asyncio.wait({self._connecting})
                 if self._gathering is not None:
                     await asyncio.wait({self._gathering})
-                await shut(self._sctp, self._dtls, self._ice, self._gatherer.connection)
+                await shut(self._sctp, self._dtls, self._ice)
+        except asyncio.CancelledError:
+            self._gatherer.connection.abort()  # as `cut` wants it
         except TimeoutError:
+            self._gatherer.connection.abort()
             _log.warning("a WebRTC connection was cut off after %s s", limit_s)
+        except Exception:
+            self._gatherer.connection.abort()
+            _log.exception("a WebRTC connection was cut off")
 
 
 def _reassembler(stream: StreamType, max_frame_bytes: int) -> Reassembler:

@@ -51,7 +51,7 @@ class PeerSession:
     ) -> None:
         self.agent = agent
         self.connected = asyncio.Event()
-        self.closing: set[asyncio.Task[None]] = set()
+        self.closing: dict[asyncio.Task[None], PeerLine] = {}
         """What is left of former connections."""
         self._settings = settings
         self._max_frame_bytes = max_frame_bytes
@@ -157,8 +157,8 @@ class PeerSession:
         task = asyncio.get_running_loop().create_task(
             line.wait_until_gone(), name="feagi-io-webrtc-closing"
         )
-        self.closing.add(task)
-        task.add_done_callback(self.closing.discard)
+        self.closing[task] = line
+        task.add_done_callback(self.closing.pop)
 
     # -- frames -------------------------------------------------------------------------------
 
@@ -193,6 +193,11 @@ class PeerSession:
     def end(self) -> None:
         """Let go of the connection; the agent is closed by now."""
         self._drop_line()
+
+    def cut(self) -> None:
+        """After `end`: wait for no other end."""
+        for line in self.closing.values():
+            line.cut()
 
     async def wait_until_gone(self) -> None:
         """After `end`: until nothing is left of any connection."""

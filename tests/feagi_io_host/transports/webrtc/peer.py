@@ -209,6 +209,10 @@ class WebRtcPeer:
         """The newest visualization frame."""
         return await self._receive(VIZ, timeout_s)
 
+    async def stop_reading(self) -> None:
+        """Take nothing more from the connection."""
+        self._may_read.clear()
+
     async def wait_until_cut_off(self) -> None:
         """Until the server has let go of this agent."""
         self._bounded = False  # the end is behind what was not read

@@ -137,6 +137,19 @@ def test_bursts_of_200_000_neurons_are_conflated_and_brain_and_motors_go_on() ->
         assert statistics.median(ways_s) < 0.1
 
 
+def test_stopping_waits_for_nobody_who_does_not_listen() -> None:
+    with ServedInThreads(limits=LIMITS) as served:
+        peer = served.call(WebRtcPeer.connect(served.url, ROVER, EVERYTHING))
+        served.call(peer.stop_reading())
+        with numbered(1, 2000) as command:
+            until(lambda: not taken(served, command), "motor takes everything")
+        began_s = time.monotonic()
+        served.call(served.transport.stop(2.0))
+        assert time.monotonic() - began_s < 2.0
+        assert served.counted()["connections"] == 0
+        served.call(peer.close())
+
+
 class BadNetwork:
     """Offers without an address, and answers whose address is that of a proxy: what is sent either
     way goes through it."""
