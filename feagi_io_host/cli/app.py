@@ -404,6 +404,22 @@ def bench_shm(
         _print_rows(rows.run(quick=quick, soak=soak), json_output)
 
 
+@bench_app.command("viewer")
+def bench_viewer(
+    browser: Annotated[
+        str | None, typer.Option("--browser", help="The browser's program; Chromium if not given.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Shorter, rougher figures.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Pictures a second of the viewer in a browser, and how old they are; 1K to 200K neurons."""
+    with named_errors():
+        import feagi_io_host.viewer  # noqa: F401 - its error names the extra
+        from feagi_io_host.bench import viewer as rows
+
+        _print_rows(rows.run(quick=quick, browser=browser), json_output)
+
+
 def _print_rows(rows: list[Any], json_output: bool) -> None:
     from feagi_io_host.bench.runner import rows_as_json, rows_as_text
 

@@ -73,13 +73,13 @@ export class Cloud extends Group {
     this.add(this.cubes, this.squares);
   }
 
-  /** Send what changed; `slow` draws squares however few there are. */
-  update({ now, live, pixel, slow }) {
+  /** Send what changed; `squares`: however few voxels there are. */
+  update({ now, live, pixel, squares }) {
     const { voxels, uniforms } = this;
     const { moved, changed } = voxels.takeRanges();
     send(this.places, 4 * moved.from, 4 * moved.to);
     send(this.heats, 2 * changed.from, 2 * changed.to);
-    const flat = slow || voxels.count > CUBES_UP_TO;
+    const flat = squares || voxels.count > CUBES_UP_TO;
     this.cubes.visible = !flat;
     this.squares.visible = flat;
     this.cubes.geometry.setDrawRange(0, flat ? 0 : CUBE_INDICES * voxels.count);

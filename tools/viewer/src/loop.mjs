@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loop of pictures: takes frames, draws, and tells a frame as shown once it really is.
 
-import { Detail } from "./detail.mjs";
+import { Detail, FIRING_SHARE } from "./detail.mjs";
 import { KIND_COMPACT, decodeFrame, sequenceOf } from "./frame.mjs";
 
 const LOST_MS = 1000; // a fence that does not come (context lost) does not hold up the credit
 const POLL_MS = 3;
+const MOST_DRAWING = 2; // pictures that the graphics card works on
 const RECENT = 60;
 const SILENT_S = 1; // without a frame, before what fires fades
 const OFFLINE_GLOW = 0.3;
@@ -23,6 +24,7 @@ export class Loop {
     this.drawing = []; // pictures the graphics card works on
     this.newest = { fired: 0, thinned: false, undrawn: 0, at: performance.now() };
     this.latencies = [];
+    this.frames = 0; // shown since the page was opened
     this.pictures = [];
     this.paused = false; // the view, not the brain
     this.brainPaused = false;
@@ -64,6 +66,9 @@ export class Loop {
   tick() {
     const began = performance.now();
     this.poll();
+    if (this.drawing.length >= MOST_DRAWING) {
+      return; // what is put in a queue only grows old
+    }
     const shown = this.paused ? [] : this.applyAll(began);
     this.world.draw(began);
     if (this.voxels.layoutDirty) {
@@ -161,6 +166,7 @@ export class Loop {
 
   done(frames, began) {
     const now = performance.now();
+    this.frames += frames.length;
     for (const { sequence, emittedMs } of frames) {
       this.connection.shown(sequence, now - began);
       this.latencies.push(performance.timeOrigin + now - emittedMs);
@@ -186,8 +192,8 @@ export class Loop {
   tellDetail() {
     const { maxVoxels } = this.detail;
     this.voxels.limit =
-      maxVoxels === null ? this.voxels.capacity : Math.min(this.voxels.capacity, Math.ceil(maxVoxels * 1.25));
-    this.scene.slow = maxVoxels !== null;
+      maxVoxels === null ? this.voxels.capacity : Math.min(this.voxels.capacity, Math.ceil(maxVoxels / FIRING_SHARE));
+    this.scene.squares = this.detail.squares;
     this.connection.send({ type: "detail", max_voxels: maxVoxels });
   }
 

@@ -391,6 +391,7 @@ globalThis.feagiViewer = {
       slots: voxels.count,
       fired: loop.newest.fired,
       maxVoxels: loop.detail.maxVoxels,
+      frames: loop.frames,
       rate: loop.rate,
       latencyMs: loop.latency,
       faults: app.faults,

@@ -58,7 +58,7 @@ export class BrainScene {
     this.untouched = true; // nobody has moved the camera: it follows what there is to see
     this.glide = null;
     this.selected = null;
-    this.slow = false;
+    this.squares = false; // however few voxels there are
     this.pixel = 0; // world size of 0.7 pixels at the distance 1
     this.dirty = true;
     this.labelsDirty = true;
@@ -273,7 +273,7 @@ export class BrainScene {
   draw(now, live) {
     const tall = this.renderer.getDrawingBufferSize(new Vector2()).y;
     this.pixel = (1.4 * Math.tan((FIELD_DEGREES / 360) * Math.PI)) / Math.max(1, tall);
-    this.cloud.update({ now, live, pixel: this.pixel, slow: this.slow });
+    this.cloud.update({ now, live, pixel: this.pixel, squares: this.squares });
     this.markSelected();
     this.renderer.render(this.scene, this.camera);
     if (this.labelsDirty) {

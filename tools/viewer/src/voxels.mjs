@@ -50,8 +50,6 @@ export class Voxels {
     this.p = new Float32Array(capacity);
     this.cell = new Uint32Array(3 * capacity);
     this.owner = new Array(capacity).fill(null);
-    this.stamp = new Uint32Array(capacity);
-    this.frame = 0;
     // Slots that fade, oldest first.
     this.before = new Int32Array(capacity).fill(NONE);
     this.after = new Int32Array(capacity).fill(NONE);
@@ -87,8 +85,16 @@ export class Voxels {
 
   /** Take a frame of `decodeFrame`, at `now` seconds. */
   apply(frame, now) {
-    this.frame = (this.frame + 1) >>> 0;
     this.refused = 0;
+    // What ceases makes room for what fires; what fires again gets its slot back below.
+    for (let slot = 0; frame.whole && slot < this.count; slot += 1) {
+      if (this.heat[2 * slot + 1] === ALIVE) {
+        this.cease(slot, now);
+      }
+    }
+    for (const part of frame.areas) {
+      this.ceaseAll(part, now);
+    }
     for (const part of frame.areas) {
       const area = this.areaOf(part.id);
       if (area === null) {
@@ -96,14 +102,7 @@ export class Voxels {
       } else if (part.x !== undefined) {
         this.applyPlain(area, part);
       } else {
-        this.applyCompact(area, part, now);
-      }
-    }
-    if (frame.whole) {
-      for (let slot = 0; slot < this.count; slot += 1) {
-        if (this.heat[2 * slot + 1] === ALIVE && this.stamp[slot] !== this.frame) {
-          this.cease(slot, now);
-        }
+        this.applyCompact(area, part);
       }
     }
   }
@@ -160,8 +159,8 @@ export class Voxels {
   }
 
   applyPlain(area, { x, y, z, p }) {
-    let [width, height, depth] = [area.width, area.height, area.depth];
-    let peak = area.peak;
+    let [width, height, depth] = [1, 1, 1];
+    let peak = 0;
     for (let index = 0; index < x.length; index += 1) {
       width = Math.max(width, x[index] + 1);
       height = Math.max(height, y[index] + 1);
@@ -176,15 +175,14 @@ export class Voxels {
     }
   }
 
-  applyCompact(area, part, now) {
-    const { width, height, changed, potentials, gone } = part;
-    this.grow(area, part.width, part.height, part.depth);
-    const unit = part.scale / 255;
+  applyCompact(area, { width, height, depth, scale, changed, potentials }) {
+    this.grow(area, width, height, depth);
+    const unit = scale / 255;
     let most = 0;
     for (let index = 0; index < potentials.length; index += 1) {
       most = Math.max(most, potentials[index]);
     }
-    this.raise(area, Math.max(area.peak, Math.abs(most * unit)));
+    this.raise(area, Math.abs(most * unit));
     for (let index = 0; index < changed.length; index += 1) {
       const linear = changed[index];
       const x = linear % width;
@@ -192,7 +190,12 @@ export class Voxels {
       const y = row % height;
       this.fire(area, x, y, (row - y) / height, potentials[index] * unit);
     }
-    for (let index = 0; index < gone.length; index += 1) {
+  }
+
+  /** What a compact part says fires no more. */
+  ceaseAll({ id, width, height, gone = [] }, now) {
+    const area = this.areas.get(id);
+    for (let index = 0; area !== undefined && index < gone.length; index += 1) {
       const linear = gone[index];
       const x = linear % width;
       const row = (linear - x) / width;
@@ -220,7 +223,6 @@ export class Voxels {
     }
     this.heat[2 * slot] = part(p, area.peak);
     this.p[slot] = p;
-    this.stamp[slot] = this.frame;
     mark(this.changed, slot, slot + 1);
   }
 
@@ -292,7 +294,6 @@ export class Voxels {
       this.heat.copyWithin(2 * slot, 2 * last, 2 * last + 2);
       this.cell.copyWithin(3 * slot, 3 * last, 3 * last + 3);
       this.p[slot] = this.p[last];
-      this.stamp[slot] = this.stamp[last];
       this.owner[slot] = this.owner[last];
       this.enter(slot);
       if (this.heat[2 * slot + 1] !== ALIVE) {
