@@ -18,7 +18,8 @@ PORTABLE_PATH := .:shared
 .PHONY: help demo engine boards-emulated test test-fast check generate clean
 
 help:
-	@echo "make demo       a MicroPython board balances a pole, held by a brain on this machine"
+	@echo "make demo       a MicroPython board balances a pole, held by a brain on this machine; prints"
+	@echo "                a URL to see it in the browser  (DEMO_SECONDS=600 DEMO_ARGS='--open --control')"
 	@echo "make engine     the real FEAGI engine, until Ctrl-C       (ENGINE_ARGS='--genome essential')"
 	@echo "make boards-emulated   MicroPython on an emulated Cortex-M3, until Ctrl-C"
 	@echo "                (BOARD_ARGS='--program main.py --port ./board')"

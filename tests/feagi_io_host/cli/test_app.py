@@ -126,6 +126,13 @@ def test_the_browser_is_opened_when_asked_for(monkeypatch: pytest.MonkeyPatch) -
         assert told[1] == "no browser could be opened; open the URL yourself"
 
 
+def test_who_opens_it_to_the_network_is_warned() -> None:
+    told: list[str] = []
+    with viewing(Told(), ViewOptions(address="0.0.0.0", open_to_network=True), told.append):
+        assert told[0].startswith("viewer: http://127.0.0.1:")
+        assert told[1].startswith("warning: other machines can reach the viewer")
+
+
 def test_without_its_extra_the_viewer_names_it() -> None:
     code = "from feagi_io_host.cli.app import app; app(['view', '--seconds', '0.1'])"
     done = run_without("websockets", code)
