@@ -36,7 +36,7 @@ MAX_FLIGHT_BYTES: Final = 48 << 10
 # Three channels are used, and the number of one is the peer's to choose.
 _MAX_INBOUND_STREAMS: Final = 8
 
-_GATHER_S: Final = 2
+_GATHER_S: Final = 1  # for ICE servers to answer
 _CHECKS: Final = 3
 _RETRANSMISSIONS: Final = 1  # of a check, so that one lost packet is no silence
 

@@ -225,7 +225,6 @@ class PeerLine:
         return self._description("active" if active else "passive", offer.mid).to_sdp()
 
     async def _gather(self) -> None:
-        # Not cancelled with who asks: it would leave behind what it has begun.
         self._gathering = self._loop.create_task(
             self._gatherer.gather(), name="feagi-io-webrtc-gather"
         )
@@ -417,17 +416,27 @@ class PeerLine:
                 if self._connecting is not None:
                     self._connecting.cancel()
                     await asyncio.wait({self._connecting})
-                if self._gathering is not None:
-                    await asyncio.wait({self._gathering})
+                await self._until_gathered()
                 await shut(self._sctp, self._dtls, self._ice)
-        except asyncio.CancelledError:
-            self._gatherer.connection.abort()  # as `cut` wants it
+        except asyncio.CancelledError:  # as `cut` wants it
+            await self._abort()
         except TimeoutError:
-            self._gatherer.connection.abort()
             _log.warning("a WebRTC connection was cut off after %s s", limit_s)
+            await self._abort()
         except Exception:
-            self._gatherer.connection.abort()
             _log.exception("a WebRTC connection was cut off")
+            await self._abort()
+
+    async def _abort(self) -> None:
+        self._gatherer.connection.abort()
+        await self._until_gathered()
+        self._gatherer.connection.abort()  # what came with it
+
+    async def _until_gathered(self) -> None:
+        """Until nobody is asked any more, a second at most. It cannot be cancelled: the library
+        would leave behind what it has begun."""
+        if self._gathering is not None:
+            await asyncio.wait({self._gathering})
 
 
 def _reassembler(stream: StreamType, max_frame_bytes: int) -> Reassembler:

@@ -34,7 +34,8 @@ class WebRtcSettings:
 
     `connect_timeout_s` is for everything from the offer to open channels. A connection of which
     no sign of life has come for `silence_timeout_s` is over; three are asked for in that time.
-    `close_timeout_s` is for letting go of one.
+    `close_timeout_s` is for letting go of one; while ICE servers are asked it may take the second
+    more that they have.
 
     `message_bytes` is the largest message of a channel; what the other end takes may be less.
     """
