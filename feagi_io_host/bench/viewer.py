@@ -87,7 +87,7 @@ def run(
 
     `browser` is the program to use, in `environment`. Raises MissingPartError where there is none.
     """
-    settle_s, measure_s = (1.0, 0.75) if quick else (8.0, 6.0)
+    settle_s, measure_s = (0.5, 0.5) if quick else (8.0, 6.0)
     rows = []
     with ViewerServer(_Source()) as viewer, Browser(viewer.url, browser, environment) as page:
         _wait_until_live(page)

@@ -87,7 +87,6 @@ def test_compact_frames_build_on_each_other(browse: Browse, served: ServedPage) 
     gone, *kept = map(brightness, browsed.colours("delta", points))
     assert gone < 60 < min(kept)
     served.until_shown(served.show_compact(compact([]), fired=0, voxels=0))
-    browsed.still()
     assert browsed.figures["live"] == 0
 
 

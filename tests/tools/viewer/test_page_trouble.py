@@ -176,6 +176,23 @@ def test_200_000_neurons_are_drawn_or_said_to_be_thinned(
     browsed.picture("burst-thinned")
 
 
+def test_a_graphics_card_that_goes_and_comes_back(browse: Browse, served: ServedPage) -> None:
+    browsed = browse()
+    served.areas((BRAIN, "Cortex", "other", (4, 4, 4)))
+    cells = compact([(BRAIN, (4, 4, 4), 1.0, range(64), [255] * 64, [])])
+    served.until_shown(served.show_compact(cells, fired=64, voxels=64))
+    spot = browsed.place(BRAIN, 3, 3, 0)
+    lose = "globalThis.lost = document.getElementById('brain').getContext('webgl2')"
+    browsed.page.evaluate(f"({lose}.getExtension('WEBGL_lose_context')).loseContext()")
+    # Credit is not held up by pictures that are never drawn.
+    served.until_shown(served.show_compact(cells, fired=64, voxels=64))
+    browsed.page.evaluate("lost.restoreContext()")
+    browsed.until("!document.getElementById('brain').getContext('webgl2').isContextLost()")
+    served.until_shown(served.show_compact(cells, fired=64, voxels=64))
+    (voxel,) = browsed.colours("context-restored", [spot])
+    assert min(voxel[:2]) > 150
+
+
 def test_themes(browse: Browse, served: ServedPage) -> None:
     browsed = browse(width=1000)
     page = browsed.page

@@ -102,6 +102,11 @@ for (let step = 0; step < 600; step += 1) {
   compare(step);
   store.expire(now);
   compare(step);
+  if (now > 20) {
+    store.setBack(now - 10);
+    now = 10;
+    compare(step);
+  }
   if (random(50) === 0) {
     store.clear();
     plain = new Map();

@@ -10,6 +10,8 @@ const MOST_DRAWING = 2; // pictures that the graphics card works on
 const RECENT = 60;
 const SILENT_S = 1; // without a frame, before what fires fades
 const OFFLINE_GLOW = 0.3;
+const LONGEST_S = 3600; // of the clock for voxels, whose times have 24 bits
+const KEPT_S = 10; // of it when it is set back: longer than anything fades
 
 export class Loop {
   /** `scene` is null where the browser has no WebGL; `on`: {layout(), fault(text)}. */
@@ -20,6 +22,7 @@ export class Loop {
     this.connection = connection;
     this.on = on;
     this.detail = new Detail();
+    this.epoch = 0; // ms, at which the clock for voxels is 0
     this.inbox = [];
     this.drawing = []; // pictures the graphics card works on
     this.newest = { fired: 0, thinned: false, undrawn: 0, at: performance.now() };
@@ -69,7 +72,8 @@ export class Loop {
     if (this.drawing.length >= MOST_DRAWING) {
       return; // what is put in a queue only grows old
     }
-    const shown = this.paused ? [] : this.applyAll(began);
+    const seconds = this.clock(began);
+    const shown = this.paused ? [] : this.applyAll(began, seconds);
     this.world.draw(began);
     if (this.voxels.layoutDirty) {
       this.voxels.layoutDirty = false;
@@ -77,16 +81,16 @@ export class Loop {
       this.scene?.relayout();
     }
     if (this.scene === null) {
-      this.voxels.expire(began / 1000);
+      this.voxels.expire(seconds);
       this.done(shown, began);
       return;
     }
-    const fading = this.voxels.expire(began / 1000);
+    const fading = this.voxels.expire(seconds);
     const glow = this.glow(began);
     const draws = this.scene.advance(began) || shown.length > 0 || fading || glow !== this.lastGlow;
     this.lastGlow = glow;
     if (draws) {
-      this.scene.draw(began / 1000, glow);
+      this.scene.draw(seconds, glow);
       this.pictures.push(began);
       this.fence(shown, began);
     }
@@ -94,12 +98,24 @@ export class Loop {
     this.last = { at: began, drew: draws };
   }
 
-  applyAll(now) {
+  /** Seconds on the clock for voxels. */
+  clock(now) {
+    const seconds = (now - this.epoch) / 1000;
+    if (seconds < LONGEST_S) {
+      return seconds;
+    }
+    this.voxels.expire(seconds);
+    this.voxels.setBack(seconds - KEPT_S);
+    this.epoch = now - 1000 * KEPT_S;
+    return KEPT_S;
+  }
+
+  applyAll(now, seconds) {
     const shown = [];
     for (const bytes of this.inbox.splice(0)) {
       try {
         const frame = decodeFrame(bytes);
-        this.voxels.apply(frame, now / 1000);
+        this.voxels.apply(frame, seconds);
         this.newest = { fired: frame.fired, thinned: frame.thinned, undrawn: this.voxels.refused, at: now };
         shown.push({ sequence: frame.sequence, emittedMs: frame.emittedMs });
       } catch (error) {

@@ -29,7 +29,7 @@ export class Pointer {
         this.pressed !== null && Math.hypot(x - this.pressed.x, y - this.pressed.y) < STILL_PX;
       this.pressed = null;
       if (still) {
-        on.choose(scene.voxelAt(x, y, performance.now() / 1000));
+        on.choose(scene.voxelAt(x, y));
       }
     });
   }
@@ -43,7 +43,7 @@ export class Pointer {
   update() {
     if (this.at !== null) {
       const { x, y } = this.at;
-      this.on.hover(this.scene.voxelAt(x, y, performance.now() / 1000), x, y);
+      this.on.hover(this.scene.voxelAt(x, y), x, y);
     }
   }
 }

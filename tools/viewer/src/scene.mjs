@@ -55,10 +55,12 @@ export class BrainScene {
       this.glide = null;
     });
     this.controls.addEventListener("change", () => this.touch());
+    canvas.addEventListener("webglcontextrestored", () => this.touch());
     this.untouched = true; // nobody has moved the camera: it follows what there is to see
     this.glide = null;
     this.selected = null;
     this.squares = false; // however few voxels there are
+    this.now = 0; // seconds, of the newest picture
     this.pixel = 0; // world size of 0.7 pixels at the distance 1
     this.dirty = true;
     this.labelsDirty = true;
@@ -271,6 +273,7 @@ export class BrainScene {
 
   /** Draw, at `now` seconds; `live` 0..1 dims what fires when nothing was heard for long. */
   draw(now, live) {
+    this.now = now;
     const tall = this.renderer.getDrawingBufferSize(new Vector2()).y;
     this.pixel = (1.4 * Math.tan((FIELD_DEGREES / 360) * Math.PI)) / Math.max(1, tall);
     this.cloud.update({ now, live, pixel: this.pixel, squares: this.squares });
@@ -328,14 +331,14 @@ export class BrainScene {
   }
 
   /** The voxel drawn at a point of the canvas, {area, x, y, z}, or null. */
-  voxelAt(x, y, now) {
+  voxelAt(x, y) {
     this.camera.updateMatrixWorld();
     const { width, height } = this.size;
     const toward = new Vector3((2 * x) / width - 1, 1 - (2 * y) / height, 0.5)
       .unproject(this.camera)
       .sub(this.camera.position)
       .normalize();
-    return voxelUnder(this.voxels, new Ray(this.camera.position, toward), now, this.pixel);
+    return voxelUnder(this.voxels, new Ray(this.camera.position, toward), this.now, this.pixel);
   }
 
   /** Voxels and labels as they stand on the screen, as a canvas. */

@@ -118,6 +118,14 @@ export class Voxels {
     return this.oldest !== NONE;
   }
 
+  /** The clock is set back by so many seconds, to no earlier than the oldest that still fades. */
+  setBack(seconds) {
+    for (let slot = this.oldest; slot !== NONE; slot = this.after[slot]) {
+      this.heat[2 * slot + 1] -= seconds;
+    }
+    mark(this.changed, 0, this.count);
+  }
+
   /** The slots whose place or heat changed since the last call, {from, to} each. */
   takeRanges() {
     const { moved, changed } = this;
