@@ -181,6 +181,7 @@ def test_what_the_server_does_not_know_is_a_dash(browse: Browse, served: ServedP
     browsed = browse(width=1000)
     served.send(state(0))
     browsed.until("document.querySelectorAll('#agent-list li').length === 1")
+    browsed.picture("first-state")
     unknown = dict.fromkeys(("rate_hz", "delivered", "dropped", "queue", "p50_ms", "p99_ms"))
     agent = {"id": "a1" * 48, "name": None, "state": None, "sensory_hz": None}
     streams = {"sensory": unknown, "motor": unknown}

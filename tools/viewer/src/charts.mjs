@@ -13,6 +13,12 @@ const LEAST_SPAN_S = 10;
 const FONT = "10.5px -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', system-ui, sans-serif";
 const COLOURS = { sensory: "sensor", motor: "motor", visualization: "core" };
 
+/** From when to when: uPlot itself would show two days around a single point. */
+function spanOf(times) {
+  const last = times.at(-1) ?? 0;
+  return [Math.min(times[0] ?? last, last - LEAST_SPAN_S), last];
+}
+
 /** Values over time by key; the oldest point makes room for the newest. */
 export class History {
   constructor() {
@@ -58,7 +64,7 @@ const perStream = (suffix, dash) =>
 
 const OF_STREAMS = [
   { title: "Rate", unit: "Hz", series: perStream("rate") },
-  { title: "Latency p99, dashed p50", unit: "ms", series: [...perStream("p99"), ...perStream("p50", [4, 4])] },
+  { title: "Latency, p50 dashed", unit: "ms", series: [...perStream("p99"), ...perStream("p50", [4, 4])] },
   { title: "Dropped", unit: "per s", series: perStream("drops") },
   { title: "Queue", unit: "frames", series: perStream("queue") },
   {
@@ -77,7 +83,7 @@ const OF_AGENT = [
     ],
   },
   {
-    title: "Latency p99, dashed p50",
+    title: "Latency, p50 dashed",
     unit: "ms",
     series: [
       { key: "p99", label: "p99", colour: "other" },
@@ -167,7 +173,7 @@ export class Charts {
         cursor: { y: false, drag: { setScale: false }, sync: { key: "time" }, points: { size: 5 } },
         padding: [6, 6, 0, 0],
         scales: {
-          x: { range: (_, first, last) => [Math.min(first, last - LEAST_SPAN_S), last] },
+          x: { range: (plot) => spanOf(plot.data[0]) },
           y: { range: (_, least, most) => [Math.min(0, least ?? 0), most > 0 ? most * 1.1 : 1] },
         },
         axes: [
