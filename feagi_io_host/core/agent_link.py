@@ -205,3 +205,28 @@ class MakePeerStreams(Protocol):
         """`local_address` is this machine's at the control connection. `on_offer(text)` sends an
         offer, `on_frame(stream, data)` takes what comes, `on_room()` is called when a frame can be
         sent, `on_lost(reason)` once at the end, unless `end` comes first."""
+
+
+class PeerPictures(Protocol):
+    """One connection over which pictures go to a page. In an event loop."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection stands."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a picture can be sent now."""
+
+    def send(self, data: bytes) -> None:
+        """Send a picture, when there is room; it may get lost."""
+
+    async def answer(self, offer: str) -> str:
+        """The answer to the page's offer. FeagiDataError for what is none, OSError when there is
+        nothing to make a connection with."""
+
+    def end(self) -> None:
+        """Let go of the connection; nothing is called any more."""
+
+    async def wait_until_gone(self) -> None:
+        """After `end`: until nothing of it is left, which is bounded."""

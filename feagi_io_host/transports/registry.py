@@ -29,6 +29,7 @@ from feagi_io_host.core.agent_link import (
     AsyncAgentLink,
     LinkParty,
     MakePeerStreams,
+    PeerPictures,
     PeerStreams,
     StreamEnd,
 )
@@ -205,6 +206,14 @@ def _links(address: str) -> AgentLinks:
         known = ", ".join(f"{scheme}://" for scheme in AGENT_LINKS)
         raise ConfigError(f"server address {address[:80]!r}; one with {known} is needed")
     return links
+
+
+def peer_pictures(address: str, **how: Any) -> PeerPictures:
+    """A connection for pictures to a page, in the running event loop. `address` is this machine's,
+    as the page reaches it; `max_bytes`, `on_room` and `on_lost` as WebRtcPictures has them. Raises
+    MissingExtraError where there is no WebRTC, ConfigError for what is no address."""
+    module = import_module("feagi_io_host.transports.webrtc.pictures")
+    return cast("Callable[..., PeerPictures]", module.WebRtcPictures)(address, **how)
 
 
 def stream_end(

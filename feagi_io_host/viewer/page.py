@@ -19,7 +19,10 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
+from feagi_io_host.core.agent_link import PeerPictures
+from feagi_io_host.core.errors import FeagiDataError, FeagiIOError
 from feagi_io_host.core.rate_limit import Rate, TokenBucket
+from feagi_io_host.transports.registry import peer_pictures
 from feagi_io_host.viewer.areas import AreaTable
 from feagi_io_host.viewer.compact import Kept
 from feagi_io_host.viewer.frames import Picture
@@ -31,6 +34,7 @@ from feagi_io_host.viewer.protocol import (
     PageError,
     Shown,
     frame_header,
+    text,
 )
 
 _MOST_SAID: Final = 64
@@ -38,6 +42,9 @@ _MOST_SAID: Final = 64
 _MAX_UNREAD_BYTES: Final = 256 << 10
 _MESSAGES: Final = Rate(per_s=200.0, burst=400)
 _END_S: Final = 1.0
+# Over WebRTC a frame that was not shown by then is lost.
+_LOST_S: Final = 1.0
+_MAX_PICTURE_BYTES: Final = 64 << 20
 
 # Nothing of the library's is of interest above debugging: every connection is logged there.
 library_log = logging.getLogger("feagi_io.viewer.library")
@@ -171,6 +178,9 @@ class Page:
         self._state: str | None = None
         self._world: str | None = None
         self._words: deque[str] = deque()
+        self._peer: PeerPictures | None = None
+        self._answering: asyncio.Task[None] | None = None
+        self._sent_at_s = 0.0
         self._waiting = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -194,12 +204,61 @@ class Page:
         """So many voxels can it draw."""
         self.max_voxels = detail.max_voxels
 
+    # -- over WebRTC, if it wants that ------------------------------------------------------------
+
+    def take_offer(self, sdp: str) -> None:
+        """It wants its frames over WebRTC: it is answered, or refused, and until the connection
+        stands, and when it is lost, they come as before. Raises PageError the second time."""
+        if self._answering is not None:
+            raise PageError(1008, "a second offer of a peer connection")
+        self._answering = asyncio.get_running_loop().create_task(
+            self._answer(sdp), name="feagi-io-viewer-answer"
+        )
+
+    async def _answer(self, sdp: str) -> None:
+        try:
+            self._peer = peer_pictures(
+                self.connection.local_address[0],
+                max_bytes=_MAX_PICTURE_BYTES,
+                on_room=self._on_room,
+                on_lost=self._lose_peer,
+            )
+            words = text("peer", sdp=await self._peer.answer(sdp))
+        except (FeagiIOError, FeagiDataError, OSError) as error:
+            words = text("refused", what="webrtc", why=str(error)[:300])
+        self.tell(words)
+
+    def _lose_peer(self, reason: str) -> None:
+        self.tell(text("refused", what="webrtc", why=f"{reason[:200]}; frames come as before"))
+        self._shown = self._sent  # what was on its way is lost
+        self._on_room()
+
+    async def end_peer(self) -> None:
+        """Let go of the connection, if there is one."""
+        if self._answering is not None:
+            await asyncio.wait({self._answering})
+        if self._peer is not None:
+            self._peer.end()
+            await self._peer.wait_until_gone()
+
+    @property
+    def _over_peer(self) -> bool:
+        return self._peer is not None and self._peer.is_open
+
     # -- what it gets ---------------------------------------------------------------------------
 
     @property
     def has_room(self) -> bool:
         """Whether it can have another frame now."""
-        return self._frame is None and self._sent - self._shown < MAX_UNDER_WAY
+        if self._frame is not None:
+            return False
+        if self._over_peer:
+            assert self._peer is not None
+            if time.monotonic() - self._sent_at_s >= _LOST_S:
+                self._shown = self._sent
+            if not self._peer.has_room:
+                return False
+        return self._sent - self._shown < MAX_UNDER_WAY
 
     def conflated(self, emitted: int) -> int:
         """Frames emitted since it came that it never got; one may still be on its way to it."""
@@ -216,7 +275,11 @@ class Page:
             )
             self._frame = header + picture.unthinned
         else:
-            self._kept, body = picture.compact(self.max_voxels, self._kept)
+            # What may get lost is nothing that another could be told against.
+            before = None if self._over_peer else self._kept
+            self._kept, body = picture.compact(self.max_voxels, before)
+            if self._over_peer:
+                self._kept = None
             header = frame_header(
                 COMPACT, body.flags, self._sent, picture.at_ms, picture.fired, body.voxels
             )
@@ -256,11 +319,22 @@ class Page:
                 self._waiting.clear()
                 self._idle.clear()
                 while (message := self._next()) is not None:
+                    if isinstance(message, bytes) and self._send_to_peer(message):
+                        continue
                     self.connection.allow(len(message))
                     await self.connection.send(message)
                 self._idle.set()
         except ConnectionClosed:
             return
+
+    def _send_to_peer(self, frame: bytes) -> bool:
+        peer = self._peer
+        if peer is None or not peer.is_open or not peer.has_room:
+            return False
+        peer.send(frame)
+        self._sent_at_s = time.monotonic()
+        asyncio.get_running_loop().call_later(_LOST_S, self._on_room)
+        return True
 
     def _next(self) -> str | bytes | None:
         if self._areas_revision != self._table.revision:

@@ -75,7 +75,14 @@ class Control:
     what: str
 
 
-PageMessage = Hello | Shown | Detail | Control
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The page wants its frames over WebRTC, and describes its end."""
+
+    sdp: str
+
+
+PageMessage = Hello | Shown | Detail | Control | Offer
 
 
 def parse(message: str | bytes) -> PageMessage:
@@ -102,7 +109,14 @@ def parse(message: str | bytes) -> PageMessage:
             return Detail(None if unbounded else max(_whole(value, "max_voxels"), LEAST_VOXELS))
         case "pause" | "resume" | "step":
             return Control(kind)
-    raise PageError(1008, f"type {str(kind)[:40]!r}; hello, shown, detail, pause, resume and step")
+        case "peer":
+            sdp = value.get("sdp")
+            if not isinstance(sdp, str):
+                raise PageError(1008, "peer without an sdp")
+            return Offer(sdp)
+    raise PageError(
+        1008, f"type {str(kind)[:40]!r}; hello, shown, detail, pause, resume, step, peer"
+    )
 
 
 def _whole(value: Mapping[str, Any], name: str) -> int:

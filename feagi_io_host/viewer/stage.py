@@ -40,6 +40,7 @@ from feagi_io_host.viewer.protocol import (
     Control,
     Detail,
     Hello,
+    Offer,
     PageError,
     Shown,
     parse,
@@ -260,6 +261,7 @@ class Stage:
             writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
+            await page.end_peer()
 
     def _take(self, page: Page, message: str | bytes) -> None:
         what = parse(message)
@@ -274,6 +276,8 @@ class Stage:
                     page.tell(text("refused", what=what.what, why="started without --control"))
                 else:
                     self._orders.put((page, what.what))
+            case Offer():
+                page.take_offer(what.sdp)
             case Hello():
                 raise PageError(1008, "a second hello")
 

@@ -80,7 +80,7 @@ class StreamLine:
         self._pump = pump
         self._fragmenter: Fragmenter | None = None
         self._most_held_bytes = 0
-        self._fbc: SharedFBC | None = None
+        self._give_back: Callable[[], object] | None = None
         self._rest: Iterator[tuple[memoryview, memoryview]] | None = None
         self._messages: list[int] = []  # of the frames sent last, oldest first
 
@@ -98,19 +98,26 @@ class StreamLine:
     @property
     def has_room(self) -> bool:
         """Whether a frame can be sent now."""
-        return self._fbc is None and self._may_send
+        return self._give_back is None and self._may_send
 
     @property
     def is_sending(self) -> bool:
         """Whether some of a frame waits here."""
-        return self._fbc is not None
+        return self._give_back is not None
 
     def send_frame(self, fbc: SharedFBC) -> None:
         """Send a frame, when there is room. The lease is the line's."""
+        self._begin(fbc.view, fbc.release)
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send something that is no frame of an agent, when there is room."""
+        self._begin(data, lambda: None)
+
+    def _begin(self, data: bytes | memoryview, give_back: Callable[[], object]) -> None:
         assert self._fragmenter is not None
-        burst = self._fragmenter.fragment(self.stream, fbc.view)
+        burst = self._fragmenter.fragment(self.stream, data)
         assert burst is not None  # nothing is dropped for its size
-        self._fbc, self._rest = fbc, burst.datagrams()
+        self._give_back, self._rest = give_back, burst.datagrams()
         self._messages.append(0)
         if len(self._messages) > 2 * _REMEMBERED:
             del self._messages[:_REMEMBERED]
@@ -128,9 +135,9 @@ class StreamLine:
 
     def drop(self) -> None:
         """Give back the frame that is being sent, if there is one."""
-        fbc, self._fbc, self._rest = self._fbc, None, None
-        if fbc is not None:
-            fbc.release()
+        give_back, self._give_back, self._rest = self._give_back, None, None
+        if give_back is not None:
+            give_back()
 
     def frames_in(self, messages: int) -> int:
         """Frames of which something is missing when the last so many messages are, and what was

@@ -204,6 +204,19 @@ def test_who_does_not_say_hello_is_told_what_was_wrong(
             page.text("state")
 
 
+def test_an_offer_that_is_none_is_refused_and_a_second_one_ends_it() -> None:
+    with viewing() as viewer, looking(viewer) as page:
+        page.send("peer", sdp="v=0")
+        refused = page.text("refused")
+        assert refused["what"] == "webrtc"
+        assert "0 sections" in refused["why"]
+        page.send("peer", sdp="v=0")
+        assert page.close_code() == (1008, "a second offer of a peer connection")
+    with viewing() as viewer, looking(viewer) as page:
+        page.send("peer")
+        assert page.close_code() == (1008, "peer without an sdp")
+
+
 def test_silence_is_ended() -> None:
     with viewing(timing=IMPATIENT) as viewer, looking(viewer, hello=False) as page:
         assert page.close_code() == (4408, "no hello within 0.3 s")

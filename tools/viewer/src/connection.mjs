@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The WebSocket to the viewer's server: docs/viewer.md. Comes back by itself, with growing pauses.
 
+import { Peer } from "./peer.mjs";
+
 const PROTOCOL = 1;
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 3000;
@@ -24,10 +26,13 @@ export class Connection {
   /**
    * `on`: {text(message), frame(bytes), state(name, detail)}; states are "connecting", "live",
    * "waiting" (detail: why, and when it is tried again) and "refused" (detail: why; it stays).
+   * `say(words)` is for the log. With `overPeer` frames are asked for over WebRTC.
    */
-  constructor(url, token, on) {
+  constructor(url, token, on, overPeer = false) {
     this.url = url;
     this.token = token;
+    this.overPeer = overPeer;
+    this.peer = null;
     this.on = on;
     this.pauseMs = FIRST_PAUSE_MS;
     this.socket = null;
@@ -43,6 +48,7 @@ export class Connection {
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.waiting = 0;
+    this.newest = 0;
     this.timer = setTimeout(() => this.again("the program does not answer"), OPENING_MS);
     socket.onopen = () =>
       this.send({ type: "hello", protocol: PROTOCOL, token: this.token });
@@ -77,20 +83,37 @@ export class Connection {
   again(why) {
     const { socket } = this;
     this.socket = null;
+    this.endPeer();
     socket?.close(1000);
     this.later(why);
   }
 
   received(data) {
     if (typeof data !== "string") {
-      this.waiting += 1;
-      if (this.waiting > MOST_WAITING) {
-        this.again(`the program sent ${this.waiting} frames that nobody asked for`);
-        return;
-      }
-      this.on.frame(new Uint8Array(data));
+      this.framed(new Uint8Array(data));
       return;
     }
+    this.said(data);
+  }
+
+  framed(bytes) {
+    // Of the two ways one may overtake the other.
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    const sequence = bytes.length < 8 ? 0 : view.getUint32(4, true);
+    if (this.peer !== null && sequence !== 0 && sequence <= this.newest) {
+      return;
+    }
+    this.newest = sequence;
+    // What was lost is never shown, and so not counted as shown either.
+    this.waiting = this.peer === null ? this.waiting + 1 : 0;
+    if (this.waiting > MOST_WAITING) {
+      this.again(`the program sent ${this.waiting} frames that nobody asked for`);
+      return;
+    }
+    this.on.frame(bytes);
+  }
+
+  said(data) {
     let message = null;
     if (data.length <= LONGEST_TEXT) {
       try {
@@ -108,13 +131,40 @@ export class Connection {
       clearTimeout(this.timer);
       this.pauseMs = FIRST_PAUSE_MS;
       this.on.state("live", "");
+      this.startPeer();
+    }
+    if (message.type === "peer") {
+      this.peer
+        ?.answered(String(message.sdp))
+        .catch((error) => this.on.fault(`an answer: ${error.message}`));
+      return;
     }
     this.on.text(message);
+  }
+
+  startPeer() {
+    this.endPeer();
+    if (!this.overPeer) {
+      return;
+    }
+    const peer = new Peer({
+      offer: (sdp) => this.send({ type: "peer", sdp }),
+      frame: (bytes) => this.framed(bytes),
+      state: (words) => this.on.say(words),
+    });
+    this.peer = peer;
+    peer.start().catch((error) => this.on.fault(`no offer: ${error.message}`));
+  }
+
+  endPeer() {
+    this.peer?.close();
+    this.peer = null;
   }
 
   closed(code, reason) {
     clearTimeout(this.timer);
     this.socket = null;
+    this.endPeer();
     const final = FINAL.get(code);
     if (final !== undefined) {
       this.on.state("refused", final);

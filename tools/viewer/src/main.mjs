@@ -37,7 +37,8 @@ class App {
       frame: (bytes) => this.loop.take(bytes),
       state: (name, detail) => this.connected(name, detail),
       fault: (what) => this.fault(what),
-    });
+      say: (words) => this.log(words),
+    }, overOf(location.hash) === "webrtc");
     this.loop = new Loop(this.voxels, this.scene, this.world, this.connection, {
       layout: () => this.areaList.rebuild(),
       fault: (what) => this.fault(what),
@@ -94,6 +95,7 @@ class App {
     }
     addEventListener("hashchange", () => {
       this.connection.token = tokenOf(location.hash);
+      this.connection.overPeer = overOf(location.hash) === "webrtc";
       this.connection.again("another link was opened");
     });
     this.areaList.rebuild();
@@ -362,6 +364,11 @@ class App {
 
 function liveUrl() {
   return `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`;
+}
+
+/** What frames are to come over: "#token=...&over=webrtc". */
+function overOf(hash) {
+  return new URLSearchParams(hash.slice(1)).get("over") ?? "";
 }
 
 /** The token of "#token=...". It stays in the address: who reloads the page stays in. */
