@@ -86,9 +86,9 @@ def test_a_stopped_agent_is_let_go_within_the_deadline_and_comes_back(start: Sta
                 count += 1
         # What was taken lies in the channel of 512 and in buffers that have a bound.
         assert 512 <= count < 530
-        assert statistics.median(waited_s) < 0.02
+        assert statistics.median(waited_s) < 0.05
         until(lambda: session.closed, "still there")
-        assert time.monotonic() - stopped_s < 3.0 + 1.0 + 1.5 + 1.0  # a check, its answer, slack
+        assert time.monotonic() - stopped_s < 3.0 + 1.0 + 1.5 + 3.0  # a check, its answer, slack
         ((_, reason),) = served.host.left
         assert "no sign of life" in reason
         motor = session.snapshot()["motor"]
@@ -133,10 +133,11 @@ def test_bursts_of_200_000_neurons_are_conflated_and_brain_and_motors_go_on() ->
             assert row["sent"] == 100
             assert row["dropped"]["conflated"] > 50  # a whole burst takes some tenths of a second
             assert row["queued"] <= 1
-        assert statistics.median(shown_s) < 0.02
-        assert statistics.median(ways_s) < 0.1
+        assert statistics.median(shown_s) < 0.05
+        assert statistics.median(ways_s) < 0.2
 
 
+@pytest.mark.slow
 def test_stopping_waits_for_nobody_who_does_not_listen() -> None:
     with ServedInThreads(limits=LIMITS) as served:
         peer = served.call(WebRtcPeer.connect(served.url, ROVER, EVERYTHING))

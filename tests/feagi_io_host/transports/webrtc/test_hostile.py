@@ -52,12 +52,11 @@ EVERYTHING = SENSE | MOVE | VIEW
 ROVER = AgentDescriptor("feagi-io test", "rover", 1)
 HONEST = AgentDescriptor("feagi-io test", "honest", 1)
 LIMITS = ServerLimits(takeover_s=0.0)
-QUICK = {"connect_timeout_s": 0.5}
 
 
 @pytest.fixture
 def served() -> Iterator[ServedInThreads]:
-    with ServedInThreads(limits=LIMITS, webrtc=QUICK) as server:
+    with ServedInThreads(limits=LIMITS) as server:
         yield server
 
 
@@ -165,15 +164,14 @@ def other_password(sdp: str) -> str:
 
 
 @pytest.mark.parametrize("change", [other_fingerprint, other_password])
-def test_who_is_not_the_one_that_offered_does_not_get_in(
-    served: ServedInThreads, change: Callable[[str], str]
-) -> None:
-    peer = served.call(
-        WebRtcPeer.connect(served.url, ROVER, EVERYTHING, offer_as=change, wait=False)
-    )
-    until(lambda: served.counted()["not_opened"] == 1, "it got in")
-    assert served.counted()["opened"] == 0
-    served.call(peer.close())
+def test_who_is_not_the_one_that_offered_does_not_get_in(change: Callable[[str], str]) -> None:
+    with ServedInThreads(limits=LIMITS, webrtc={"connect_timeout_s": 1.0}) as served:
+        peer = served.call(
+            WebRtcPeer.connect(served.url, ROVER, EVERYTHING, offer_as=change, wait=False)
+        )
+        until(lambda: served.counted()["not_opened"] == 1, "it got in")
+        assert served.counted()["opened"] == 0
+        served.call(peer.close())
 
 
 # -- connections ----------------------------------------------------------------------------------
