@@ -8,7 +8,7 @@ const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 3000;
 const OPENING_MS = 8000; // a server that takes longer for hello and welcome is not there
 const LONGEST_TEXT = 1 << 20;
-const MOST_WAITING = 8; // frames; the server sends two
+export const MOST_WAITING = 8; // frames; the server sends two
 
 /** Closes after which coming back makes no sense, in plain words. */
 const FINAL = new Map([

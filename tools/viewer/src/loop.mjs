@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loop of pictures: takes frames, draws, and tells a frame as shown once it really is.
 
+import { MOST_WAITING } from "./connection.mjs";
 import { Detail, FIRING_SHARE } from "./detail.mjs";
 import { KIND_COMPACT, decodeFrame, sequenceOf } from "./frame.mjs";
 
@@ -22,6 +23,7 @@ export class Loop {
     this.connection = connection;
     this.on = on;
     this.detail = new Detail();
+    this.toldVoxels = null; // what the server takes until it is told
     this.epoch = 0; // ms, at which the clock for voxels is 0
     this.inbox = [];
     this.drawing = []; // pictures the graphics card works on
@@ -46,6 +48,10 @@ export class Loop {
 
   take(bytes) {
     this.inbox.push(bytes);
+    // Only WebRTC comes to this, where every frame is whole, while the picture is held.
+    if (this.inbox.length > MOST_WAITING) {
+      this.inbox.shift();
+    }
   }
 
   /** The connection is gone or new: frames of the old one are told to nobody. */
@@ -61,9 +67,8 @@ export class Loop {
     this.forget();
     this.voxels.clear();
     this.newest = { fired: 0, thinned: false, undrawn: 0, at: performance.now() };
-    if (this.detail.maxVoxels !== null) {
-      this.tellDetail();
-    }
+    this.toldVoxels = null;
+    this.tellDetail();
   }
 
   tick() {
@@ -209,8 +214,13 @@ export class Loop {
     const { maxVoxels } = this.detail;
     this.voxels.limit =
       maxVoxels === null ? this.voxels.capacity : Math.min(this.voxels.capacity, Math.ceil(maxVoxels / FIRING_SHARE));
-    this.scene.squares = this.detail.squares;
-    this.connection.send({ type: "detail", max_voxels: maxVoxels });
+    if (this.scene !== null) {
+      this.scene.squares = this.detail.squares;
+    }
+    if (maxVoxels !== this.toldVoxels) {
+      this.toldVoxels = maxVoxels;
+      this.connection.send({ type: "detail", max_voxels: maxVoxels });
+    }
   }
 
   /** Pictures in the last second. */
