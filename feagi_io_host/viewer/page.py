@@ -164,7 +164,6 @@ class Page:
         self.frame_ms = 0.0
         self.number = 0
         """Of the newest frame that was taken for this page."""
-        self.said_dropped = 0
         self._table = table
         self._on_room = on_room
         self._began_at = emitted
@@ -181,6 +180,7 @@ class Page:
         self._peer: PeerPictures | None = None
         self._answering: asyncio.Task[None] | None = None
         self._sent_at_s = 0.0
+        self._words_dropped = 0
         self._waiting = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -260,6 +260,18 @@ class Page:
                 return False
         return self._sent - self._shown < MAX_UNDER_WAY
 
+    def counters(self, emitted: int) -> dict[str, Any]:
+        """A snapshot: frames `sent`, `shown` and `conflated`, what the page can draw and how long
+        it takes (`max_voxels`, `frame_ms`), and `words_dropped`."""
+        return {
+            "sent": self._sent,
+            "shown": self._shown,
+            "conflated": self.conflated(emitted),
+            "max_voxels": self.max_voxels,
+            "frame_ms": self.frame_ms,
+            "words_dropped": self._words_dropped,
+        }
+
     def conflated(self, emitted: int) -> int:
         """Frames emitted since it came that it never got; one may still be on its way to it."""
         return max(emitted - self._began_at - self._sent, 0)
@@ -300,7 +312,7 @@ class Page:
         """Send a text that is not replaced by newer ones; of more than 64 the oldest go."""
         if len(self._words) >= _MOST_SAID:
             self._words.popleft()
-            self.said_dropped += 1
+            self._words_dropped += 1
         self._words.append(words)
         self._waiting.set()
 

@@ -216,12 +216,14 @@ class ViewerServer:
         self._stage.forget_areas = True
 
     def counters(self) -> dict[str, Any]:
-        """A snapshot: `pages` now, `frames` emitted, `refused` by reason (token, protocol, late,
-        full, senseless), `crowded` (connections that had to go for others), `news_dropped`."""
+        """A snapshot: `pages`, for each that is here what `Page.counters` has; `frames` emitted,
+        `refused` by reason (token, protocol, late, full, senseless), `crowded` (connections that
+        had to go for others), `news_dropped` and `orders_dropped`."""
         return {
             **self._stage.counters(),
             "frames": self._newest.count,
             "news_dropped": self._news.dropped,
+            "orders_dropped": self._orders.dropped,
         }
 
     def _on_visualization(self, event: VisualizationReady) -> None:

@@ -183,7 +183,7 @@ class Stage:
     def counters(self) -> dict[str, Any]:
         """As `ViewerServer.counters`; from any thread."""
         return {
-            "pages": len(self._pages),
+            "pages": [page.counters(self._newest.count) for page in tuple(self._pages)],
             "refused": dict(self._refused),
             "crowded": self._room.crowded,
         }

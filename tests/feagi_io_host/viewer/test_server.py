@@ -278,6 +278,10 @@ def test_two_are_under_way_the_newest_waits_and_the_others_are_counted() -> None
         assert header_of(page.frame())[3:5] == (3, 9.0)
         assert page.settled() == []
         assert page.texts[-1]["conflated"] == 7
+        assert viewer.counters()["pages"] == [
+            {"sent": 3, "shown": 1, "conflated": 7, "max_voxels": None, "frame_ms": 1.5,
+             "words_dropped": 0}
+        ]  # fmt: skip
         page.tell_shown(1)  # again: nothing is wrong with it, and nothing new in it
         page.tell_shown(3)
         viewer.show_frame(frames[0], 11.0)
