@@ -60,7 +60,7 @@ class NewestFrame:
             self._wake()
 
     def lease(self) -> Emitted | None:
-        """The newest frame with one more lease, which is the caller's; None before the first."""
+        """The newest frame with one more lease, which is the caller's; None where there is none."""
         with self._lock:
             newest = self._newest
             if newest is not None:
@@ -77,6 +77,13 @@ class NewestFrame:
     def count(self) -> int:
         """Frames that were emitted."""
         return self._count
+
+    def forget(self) -> None:
+        """Give the lease back; there is none until the next frame."""
+        with self._lock:
+            newest, self._newest = self._newest, None
+        if newest is not None:
+            newest.fbc.release()
 
     def close(self) -> None:
         """Give the lease back and take no more."""

@@ -212,7 +212,9 @@ class ViewerServer:
             self._news.put(words)
 
     def forget_areas(self) -> None:
-        """Another brain is shown from here on: what is known of areas is asked for anew."""
+        """Another brain is shown from here on: its areas are asked for anew, and the newest frame
+        of the one before is not shown any more."""
+        self._newest.forget()
         self._stage.forget_areas = True
 
     def counters(self) -> dict[str, Any]:

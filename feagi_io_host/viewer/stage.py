@@ -320,10 +320,15 @@ class Stage:
 
     def _show_newest(self, waiting: list[Page]) -> None:
         self._forget_if_asked()
+        self._looked_at = self._newest.count
         emitted = self._newest.lease()
         if emitted is None:
             return
         self._looked_at = emitted.number
+        waiting = [page for page in waiting if page.number < emitted.number]
+        if not waiting:
+            emitted.fbc.release()
+            return
         picture = self._picture
         if picture is not None and (picture.number, picture.epoch) == (
             emitted.number, self._table.epoch
@@ -339,8 +344,7 @@ class Stage:
                 emitted.fbc.release()
                 raise
         for page in waiting:
-            if page.number < picture.number:
-                page.show(picture)
+            page.show(picture)
 
     async def _tick(self, every_s: float, act: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
