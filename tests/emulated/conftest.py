@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ INSTRUCTION_NS_LOG2 = 3  # 8 ns: a Pico's 125 MHz
 
 # What a test asks for when any board will do.
 ANY_BOARD = {"board", "large_board", "bare", "wiped"}
-EMULATED_ONLY = {"cortex_m3", "blank", "pico", "blank_pico", "packages"}
+EMULATED_ONLY = {"cortex_m3", "blank", "pico", "one_pico", "blank_pico", "packages"}
 _left_out = pytest.StashKey[dict[str, int]]()
 
 
@@ -125,7 +126,7 @@ def packages(plugged: PluggedBoard | None, tmp_path_factory: pytest.TempPathFact
 
 def deploy(board: EmulatedBoard, packages: Deployment) -> None:
     folders = [str(packages.folder / name) for name in ("feagi_wire", "feagi_io_mcu")]
-    board.mpremote("cp", "-r", *folders, ":", timeout_s=100)
+    board.mpremote("cp", "-r", *folders, ":", timeout_s=300)
 
 
 @pytest.fixture
@@ -212,9 +213,9 @@ def blank_pico() -> Iterator[Pico]:
         yield board
 
 
-@pytest.fixture(scope="module")
-def pico(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pico]:
-    """A Pico with both packages in its flash, shared by the tests."""
+@pytest.fixture(scope="session")
+def one_pico(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pico]:
+    """A Pico with both packages in its flash, which takes half a minute to fill."""
     board = new_pico()
     folder = tmp_path_factory.mktemp("pico")
     sizes = write_tree(folder, "armv6m")
@@ -222,4 +223,25 @@ def pico(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pico]:
         deploy(board, Deployment(folder, sizes))
         for program in sorted(PROGRAMS.glob("*.py")):
             board.mpremote("cp", str(program), f":{program.name}")
+        pause(board)
         yield board
+        go_on(board)
+
+
+@pytest.fixture(scope="module")
+def pico(one_pico: Pico) -> Iterator[Pico]:
+    """The same for the tests of a module. In between it stands still: an emulator takes most of a
+    core, whatever the board does."""
+    go_on(one_pico)
+    yield one_pico
+    pause(one_pico)
+
+
+def pause(board: Pico) -> None:
+    assert board.pid is not None
+    os.kill(board.pid, signal.SIGSTOP)
+
+
+def go_on(board: Pico) -> None:
+    assert board.pid is not None
+    os.kill(board.pid, signal.SIGCONT)

