@@ -52,6 +52,7 @@ settings.load_profile("steady")
 
 # How long threads that were told to stop may take to end, all of them together.
 THREAD_GRACE_S = 1.0
+LOOK_S = 0.01
 SHM = Path("/dev/shm")
 FD = Path("/proc/self/fd")
 # What this library names its segments and sockets: with the process that made them.
@@ -244,8 +245,12 @@ class Snapshot:
         found = self._differences()
         if not found:
             return []
-        # Give what only waits for the collector its chance, then look again.
+        # Give what only waits for the collector its chance, and descriptors that a loop of the test
+        # is just closing theirs; then look again. What is left lasts.
         gc.collect()
+        deadline_s = time.monotonic() + THREAD_GRACE_S
+        while any(self._fd_leaks()) and time.monotonic() < deadline_s:
+            time.sleep(LOOK_S)
         return self._differences()
 
     def _differences(self) -> list[str]:
