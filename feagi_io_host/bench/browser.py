@@ -70,8 +70,7 @@ class Browser:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opening:
             profile = Path(tempfile.mkdtemp(prefix="feagi-io-browser-"))
-            # Its helpers may still write while they end.
-            opening.callback(shutil.rmtree, profile, ignore_errors=True)
+            opening.callback(_remove, profile)
             try:
                 process = subprocess.Popen(
                     [*self._command, f"--user-data-dir={profile}", self._url],
@@ -135,6 +134,14 @@ class Browser:
                             return str(target["webSocketDebuggerUrl"])
             time.sleep(_LOOK_S)
         raise RemoteError(f"{self._command[0]} has no page after {_START_S:g} s")
+
+
+def _remove(profile: Path) -> None:
+    """The browser's helpers write on for a moment after it has ended."""
+    deadline_s = time.monotonic() + _STOP_S
+    while profile.exists() and time.monotonic() < deadline_s:
+        shutil.rmtree(profile, ignore_errors=True)
+        time.sleep(_LOOK_S)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

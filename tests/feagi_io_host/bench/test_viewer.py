@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.slow
-def test_a_row_for_each_size(chromium: Chromium) -> None:
+def test_a_row_for_each_size(
+    chromium: Chromium, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     rows = run(quick=True, browser=chromium.path, environment=chromium.environment)
     assert [row.name for row in rows] == [f"viewer, {size:,} neurons" for size in SIZES]
     for row, size in zip(rows, SIZES, strict=True):
@@ -27,6 +31,7 @@ def test_a_row_for_each_size(chromium: Chromium) -> None:
         assert row.met is (row.ours_s <= 1 / 29)
         assert f" of {size:,} voxels drawn" in row.note
     assert "1,000 of 1,000" in rows[0].note
+    assert list(tmp_path.iterdir()) == []  # the profile went with the browser
 
 
 def test_without_a_browser_it_says_what_to_install(tmp_path: Path) -> None:
