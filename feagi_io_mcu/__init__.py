@@ -20,6 +20,7 @@ if MYPY:  # what type checkers and editors see
     from .drivers.spi import SpiDriver as SpiDriver
     from .drivers.stdio import StdioDriver as StdioDriver
     from .drivers.uart import UartDriver as UartDriver
+    from .drivers.uart_dma import UartDmaDriver as UartDmaDriver
     from .drivers.udp import UdpDriver as UdpDriver
     from .drivers.usb_cdc import UsbCdcDriver as UsbCdcDriver
     from .transport import RTOSTransport as RTOSTransport
@@ -28,6 +29,7 @@ _HOMES = {
     "config": "MAX_FBC_SIZE FBC_POOL_SIZE UART_BAUD_RATE DEFAULT_TIMEOUT_TICKS",
     "drivers.base": "RTOSDriver",
     "drivers.uart": "UartDriver",
+    "drivers.uart_dma": "UartDmaDriver",
     "drivers.i2c": "I2cDriver",
     "drivers.spi": "SpiDriver",
     "drivers.stdio": "StdioDriver",

@@ -113,7 +113,7 @@ class UartDriver(RTOSDriver):
             if self._now_baud != self.baud:
                 self._open(self.baud)
         elif link.rate:
-            if link.may_switch() and self._uart.txdone():
+            if link.may_switch() and self.sent():
                 self._open(link.rate)
                 self._trial = link.framer.frames
                 self._since = now
@@ -124,6 +124,10 @@ class UartDriver(RTOSDriver):
             elif ticks_diff(now, self._since) > link.motor_timeout_ms >> 1:
                 self._trial = -1
                 self._open(self.baud)
+
+    def sent(self) -> bool:
+        """Whether everything written has left."""
+        return self._uart is not None and self._uart.txdone()
 
     def deinit(self) -> None:
         """Give the UART back."""

@@ -38,11 +38,14 @@ rovers = []
 def run(release_ms: int = 0, bus: str = "") -> None:
     if bus:
         # not on every board that runs this
-        from feagi_io_mcu import I2cDriver, SpiDriver
+        from feagi_io_mcu import I2cDriver, SpiDriver, UartDmaDriver
 
-        rover = Rover(
-            SpiDriver(0, cs=17, attention=20) if bus == "spi" else I2cDriver(0, attention=21)
-        )
+        if bus == "spi":
+            rover = Rover(SpiDriver(0, cs=17, attention=20))
+        elif bus == "i2c":
+            rover = Rover(I2cDriver(0, attention=21))
+        else:
+            rover = Rover(UartDmaDriver(0, max_baud=460800))
     else:
         rover = Rover(UsbCdcDriver(release_ms) if release_ms else UartDriver(UART))
     rovers.append(rover)

@@ -48,7 +48,7 @@ function linkInOrder(nanos, alarm) {
 }
 
 // The PL011 UART (Arm DDI 0183). Shipped: "sent" interrupts at every look, which never ends;
-// sending takes no time and the FIFO is never full; no request to DMA when a byte came.
+// sending takes no time and the FIFO is never full; no request to DMA when a byte came or one may go.
 class Uart {
   static FIFO = 32;
   static SENT_LEVEL = 4; // an eighth: when the FIFO has drained so far it asks for more
@@ -58,11 +58,13 @@ class Uart {
     this.incoming = [];
     this.onSent = () => {};
     const sentInterrupt = 1 << 5;
+    chip.dma.setDREQ(hardware.dreq.tx);
     const check = () =>
       chip.setInterrupt(hardware.irq, !!(hardware.interruptStatus & hardware.interruptMask));
     hardware.checkInterrupts = check;
     this.sendAlarm = clock.createAlarm(() => {
       this.onSent(this.sending.shift());
+      chip.dma.setDREQ(hardware.dreq.tx);
       if (this.sending.length) this.sendAlarm.schedule(this.byteNs);
       if (this.sending.length === Uart.SENT_LEVEL || this.sending.length === 0) {
         hardware.interruptStatus |= sentInterrupt;
@@ -82,6 +84,7 @@ class Uart {
       if (offset !== 0x00) return write(offset, value);
       if (this.sending.length >= Uart.FIFO) return undefined;
       this.sending.push(value & 0xff);
+      if (this.sending.length >= Uart.FIFO) chip.dma.clearDREQ(hardware.dreq.tx);
       if (this.sending.length === 1) this.sendAlarm.schedule(this.byteNs);
       return undefined;
     };
