@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 OWN = frozenset({"feagi_wire", "feagi_io_host", "feagi_io_mcu"})
 PORTABLE = frozenset({"array", "binascii", "json", "micropython", "struct", "sys", "uctypes"})
 BOARD = PORTABLE | {"machine", "feagi_wire", "feagi_io_mcu"}
-BOARD_STDLIB = frozenset({"asyncio", "gc", "network", "os", "select", "socket", "time", "vfs"})
+BOARD_STDLIB = frozenset(
+    {"asyncio", "gc", "network", "os", "rp2", "select", "socket", "time", "vfs"}
+)
 
 # Room -> third-party packages allowed in it. Paths are relative to the top level.
 ROOMS: dict[str, frozenset[str]] = {
