@@ -44,7 +44,8 @@ class UartDmaDriver(UartDriver):
         self._dma: "Any" = None
         self._ctrl = 0
         chip = _RP2350 if "RP2350" in getattr(sys.implementation, "_machine", "") else _RP2040
-        self._data, self._request = chip[uart]  # type: ignore[misc]
+        self._data = chip[uart][0]
+        self._request = chip[uart][1]
 
     def init(self) -> None:
         """Open the UART and claim a DMA channel."""
