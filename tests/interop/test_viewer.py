@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,10 +95,15 @@ def draw_until(page: LivePage, area: CorticalID) -> None:
         page.frame()
 
 
+def areas_of(page: LivePage) -> dict[str, dict[str, Any]]:
+    """The areas that were told last, by name."""
+    (areas,) = [text["areas"] for text in page.texts if text["type"] == "areas"][-1:]
+    return {area["name"]: area for area in areas}
+
+
 def names_of(page: LivePage) -> set[str]:
     """Of the areas that were told last."""
-    (areas,) = [text["areas"] for text in page.texts if text["type"] == "areas"][-1:]
-    return {area["name"] for area in areas}
+    return set(areas_of(page))
 
 
 @pytest.mark.slow
@@ -142,8 +148,8 @@ def test_the_real_engine_is_shown_with_its_names_and_again_after_its_restart(
         looking(Place.of(line_with(view, "viewer: ").split()[-1])) as page,
     ):
         draw_until(page, POWER)
-        areas = page.text("areas", lambda text: len(text["areas"]) > 10)["areas"]
-        named = {area["name"]: area for area in areas}
+        page.text("state", lambda _: len(areas_of(page)) > 10)
+        named = areas_of(page)
         assert named["Brain_Power"]["kind"] == "core"
         assert named["Motor Output"]["kind"] == "motor"
         assert named["vision_C"]["kind"] == "sensor"
