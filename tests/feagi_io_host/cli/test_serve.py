@@ -120,9 +120,11 @@ def sensed(*voxels: tuple[int, int]) -> SharedFBC:
     return SharedFBC.adopt(container)
 
 
-def moved(agent: ZmqPeer) -> list[tuple[int, int]]:
-    """Channel and step of the first motor frame that is not empty."""
+def moved(agent: ZmqPeer, sensed: SharedFBC) -> list[tuple[int, int]]:
+    """Channel and step of the first motor frame that is not empty, while this is sensed: a frame
+    acts for two bursts, and is dropped when it came too late for them."""
     for _ in range(1000):
+        agent.send_sensory(sensed)
         fbc = agent.receive_motor(DEADLINE_S)
         assert fbc is not None
         with fbc:
@@ -140,15 +142,14 @@ def test_an_agent_that_says_its_units_is_moved_by_what_it_senses() -> None:
         details = agent_configuration(UNITS)
         assert agent.ask(AgentConfiguration(details)) == HeartBeat()
         with sensed((0, 0), (1, 7)) as fbc:
-            agent.send_sensory(fbc)
             # 15/16 ahead and next to nothing: 1 - 2 z / 7
-            assert moved(agent) == [(0, 0), (1, 3)]
+            assert moved(agent, fbc) == [(0, 0), (1, 3)]
         agent.close()
     events = [data["event"] for data in running.said]
     assert events[:3] == ["started", "registered", "configured"]
     assert running.said[2]["not_wired"] is None
     assert "gone" in events
-    assert running.last["totals"]["sensory"]["delivered"] == 1
+    assert running.last["totals"]["sensory"]["delivered"] >= 1
 
 
 def test_it_is_shown_in_the_browser_and_paused_there() -> None:
@@ -177,8 +178,7 @@ def test_wires_are_all_there_is_when_there_are_some() -> None:
         agent = ZmqPeer(running.url, ROVER, EVERYTHING, 1 << 20)
         assert agent.ask(AgentConfiguration(agent_configuration(UNITS))) == HeartBeat()
         with sensed((0, 0)) as fbc:
-            agent.send_sensory(fbc)
-            assert moved(agent) == [(0, 0)]
+            assert moved(agent, fbc) == [(0, 0)]
         assert len(running.server.brain.engine.reflexes) == 1
         agent.close()
 
