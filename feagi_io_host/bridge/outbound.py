@@ -85,7 +85,7 @@ class OutboundFrames:
                 if fbc is not None:
                     self._stages[stream] = None
                     fbc.release()
-                    self._count_dropped(stream)
+                    self._drop(session, stream, "closed")
             self._taken.notify_all()
         before = session.motor.drops_by_reason().get("closed", 0)
         session.close(reason)
@@ -119,20 +119,30 @@ class OutboundFrames:
                 return
             self._stages[stream] = None
             self._taken.notify_all()
-            fbc.release()
+            session = self._session
             if rc > 0:
+                if session is not None:
+                    session.sent_to_wire(stream, fbc)
+                fbc.release()
                 self._count_sent(stream)
                 return
+            fbc.release()
             if rc == E_CAPACITY:
                 self._counters.too_large += 1
                 self.too_large = (stream, size)
-            self._count_dropped(stream)
+            self._drop(session, stream, "too large" if rc == E_CAPACITY else "closed")
 
     def _count_sent(self, stream: StreamType) -> None:
         if stream is StreamType.MOTOR:
             self._counters.motor_sent += 1
         else:
             self._counters.visualization_sent += 1
+
+    def _drop(self, session: AgentSession | None, stream: StreamType, reason: str) -> None:
+        """Count a frame that had left the channel, for the line and for the agent."""
+        self._count_dropped(stream)
+        if session is not None:
+            session.counters[stream].count_dropped(reason)
 
     def _count_dropped(self, stream: StreamType, frames: int = 1) -> None:
         if stream is StreamType.MOTOR:
@@ -172,14 +182,14 @@ class OutboundFrames:
                 return
             if fbc is None:
                 continue
-            passed = self._passed(fbc, screen) if stream is StreamType.MOTOR else fbc
+            passed = self._passed(session, fbc, screen) if stream is StreamType.MOTOR else fbc
             if passed is None:
                 continue
             if not self._stage(session, stream, passed):
                 return
             self._flush()
 
-    def _passed(self, fbc: SharedFBC, screen: Screen) -> SharedFBC | None:
+    def _passed(self, session: AgentSession, fbc: SharedFBC, screen: Screen) -> SharedFBC | None:
         """The part of a motor frame that the board has declared; takes over the lease of `fbc`."""
         with fbc:
             try:
@@ -189,7 +199,7 @@ class OutboundFrames:
                 passed = None
         if passed is None:
             with self._lock:
-                self._count_dropped(StreamType.MOTOR)
+                self._drop(session, StreamType.MOTOR, "undeclared")
         return passed
 
     def _wait_until_taken(self, session: AgentSession, stream: StreamType) -> bool:
@@ -204,11 +214,12 @@ class OutboundFrames:
         """Make `fbc` the next frame of `stream`; False (and it is dropped) after the session."""
         with self._lock:
             if self._session is not session:
-                self._count_dropped(stream)
+                self._drop(session, stream, "closed")
                 fbc.release()
                 return False
             old, self._stages[stream] = self._stages[stream], fbc
             if old is not None:
                 self._counters.motor_superseded += 1
+                session.counters[stream].count_dropped("replaced")
                 old.release()
             return True

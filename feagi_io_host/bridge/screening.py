@@ -131,7 +131,9 @@ class Screen:
         kept = CorticalMappedXYZPNeuronVoxels(
             {cid: arrays for cid, arrays in mappings.items() if cid in self._motors}
         )
-        return self._pool.share(self._written(kept, fbc.container))
+        cut = self._pool.share(self._written(kept, fbc.container))
+        cut.emitted_at_s = fbc.emitted_at_s
+        return cut
 
 
 def merged_voxels(

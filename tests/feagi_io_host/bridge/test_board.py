@@ -242,8 +242,12 @@ def test_motor_frames_keep_their_order(rig: Rig, pty: PtyLine) -> None:
             publish(rig, frame({MOTOR: [(0, number % 255)]}, number), up.agent_id)
         counters = [struct.unpack_from("<H", received(board), 1)[0] for _ in range(300)]
         assert counters == list(range(300))
+        (agent,) = rig.pns.telemetry()["agents"]
     status = bridge.status()[0]
     assert (status["motor_sent"], status["motor_superseded"]) == (300, 0)
+    motor = agent["motor"]
+    assert (motor["sent"], motor["delivered"], motor["in_flight"]) == (300, 300, 0)
+    assert motor["latency"]["count"] == 300, "from the brain until the line had it"
 
 
 def test_superseded_motor_frames_are_counted_and_the_newest_arrives(rig: Rig, pty: PtyLine) -> None:
