@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -31,6 +32,9 @@ DATAGRAM_BYTES: Final = 1400  # written at most in one: fits Ethernet and Wi-Fi 
 PEER_SILENCE_S: Final = 2.0  # so long is the line the board's that was heard last
 _LARGEST_DATAGRAM: Final = 65_507
 _DATAGRAMS_PER_READ: Final = 64
+
+_BUSES: Final = ("spi", "i2c")
+_BUS_DEVICE: Final = re.compile(r"/dev/(spidev\d|i2c-\d)")
 
 _Readable = bytes | bytearray | memoryview
 _Writable = bytearray | memoryview
@@ -328,6 +332,12 @@ def open_end(address: str, baud: int) -> LineEnd:
         return StreamEnd(address)
     if scheme == "udp":
         return DatagramEnd(address)
+    if scheme in _BUSES or _BUS_DEVICE.match(address):
+        raise ConfigError(
+            f"line {address!r}: on SPI and I2C the board is the controller, and so is Linux by "
+            "spidev and i2c-dev. Put a second microcontroller between the two that carries the "
+            "bytes, and give the port of that (docs/board-link.md, SPI and I2C)"
+        )
     return DeviceEnd(address, baud)
 
 

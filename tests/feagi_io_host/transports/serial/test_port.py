@@ -176,6 +176,12 @@ def test_name_that_stands_for_another_device_now(tmp_path: os.PathLike[str]) -> 
             os.close(fd)
 
 
+@pytest.mark.parametrize("address", ["spi://0.0", "i2c://1", "/dev/spidev0.0", "/dev/i2c-1"])
+def test_a_bus_that_this_machine_controls_is_no_line_to_a_board(address: str) -> None:
+    with pytest.raises(ConfigError, match="the board is the controller, and so is Linux"):
+        SerialPort(address).open()
+
+
 def test_bad_baud_and_bad_socket_addresses() -> None:
     with pytest.raises(ConfigError, match="baud is 0"):
         SerialPort("/dev/null", baud=0)
