@@ -264,8 +264,11 @@ class BoardLink:
         if session is not None:
             if session.closed and self._session is session:
                 with self._lock:
-                    more = self._end_link(BYE_STOPPED)
-                self._act(more | EV_DOWN, "the PNS closed the agent's session")
+                    more = self._end_link(BYE_STOPPED) | EV_DOWN
+                    baud = self._rates.step(self._link, more, self._clock(), self._ticks())
+                if baud:
+                    self._set_baud(baud)
+                self._act(more, "the PNS closed the agent's session")
         elif self._is_open:
             link = self._link
             framer = link.framer

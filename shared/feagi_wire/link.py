@@ -277,6 +277,7 @@ class Link:
         """
         self._bye_due = reason
         self._welcome_due = self._answer_due = self._hello_due = False
+        self._holding = self._rate_due = False
 
     def _begin(self, kind: int, stream: int, seq: int, n: int) -> None:
         """Open a frame; its payload begins with n bytes of `_body`, from LINK_HEADER on."""

@@ -242,6 +242,9 @@ class PlayedBoard:
                     if not self._put(waiting):
                         break
                     waiting = None
+                with self._lock:
+                    if self.link.may_switch():  # a terminal carries at every rate
+                        self.link.resume(self._ticks())
 
     def _receive(self, data: bytes) -> None:
         at = 0

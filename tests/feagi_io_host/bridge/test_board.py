@@ -8,6 +8,7 @@ import os
 import queue
 import random
 import struct
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -464,6 +465,32 @@ def test_our_own_frames_come_back(rig: Rig, pty: PtyLine) -> None:
         rig.stop()
         os.write(pty.slave, b"x")  # the last thing the echo waits for
         thread.join(DEADLINE_S)
+
+
+def at_a_higher_rate(bridge: BoardBridge) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while bridge.status()[0]["baud"]["changes"] == 0:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+
+
+def follows(link: BoardLink) -> None:
+    link.max_baud = 921_600
+
+
+def test_a_session_that_the_pns_closes_leaves_its_line_at_the_first_rate(
+    rig: Rig, pty: PtyLine
+) -> None:
+    speeds: queue.Queue[int] = queue.Queue()
+    with PlayedBoard(pty, before=follows):
+        bridge = rig.bridge(pty.address)
+        bridge.board_down.connect(lambda _: speeds.put(termios.tcgetattr(pty.slave)[4]))
+        rig.up()
+        at_a_higher_rate(bridge)
+        assert termios.tcgetattr(pty.slave)[4] == termios.B921600
+        rig.pns.stop(DEADLINE_S)
+        assert rig.down().reason == "the PNS closed the agent's session"
+        assert speeds.get(timeout=DEADLINE_S) == termios.B115200, "where the board goes, too"
 
 
 def test_a_missing_port_is_told_once_and_found_when_it_comes(

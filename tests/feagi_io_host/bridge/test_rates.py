@@ -19,6 +19,7 @@ from feagi_io_mcu.drivers import uart as uart_module
 from feagi_io_mcu.drivers.uart import UartDriver
 from feagi_io_mcu.transport import RTOSTransport
 from feagi_wire.const import (
+    BYE_STOPPED,
     CONNECTED,
     CRC_BYTES,
     END,
@@ -26,6 +27,7 @@ from feagi_wire.const import (
     EV_FAILSAFE,
     EV_HELLO,
     EV_LOST,
+    OK,
     STREAM_MOTOR,
 )
 from feagi_wire.container import StaticFBC
@@ -277,6 +279,15 @@ def test_a_question_or_answer_that_is_lost(make: Make, lost: str) -> None:
     assert wire.host.state == CONNECTED
     assert wire.host_baud == wire.uart.baud
     assert (wire.downs, wire.failsafes, wire.keeper.failures) == (0, 0, 1)
+
+
+def test_a_goodbye_does_not_wait_for_an_answer(make: Make) -> None:
+    wire = make()
+    wire.run(100)
+    assert wire.host.ask_rate(MOST) == OK
+    wire.host.bye(BYE_STOPPED)
+    wire.run(5)
+    assert wire.board.link.bye_reason == BYE_STOPPED
 
 
 def test_random_faults_never_part_the_ends_for_good(make: Make) -> None:
