@@ -2,8 +2,8 @@
 """Packages as one image of a read-only file system, mounted at /rom by MicroPython 1.25 and later.
 
 Bytecode and names are used where they lie in flash, so that the packages take about half the heap
-that they take as files. The image has no names to rename: an interrupted write leaves none, and the
-next deployment writes it anew.
+that they take as files. The image has no names to rename: its head is written last, so that an
+interrupted write leaves none, and the next deployment writes it anew.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from feagi_io_host.core.errors import RemoteError
 
 ROM_PATH: Final = "/rom"
 _CHUNK_BYTES: Final = 768
+_MOST_AT_ONCE: Final = 65_536  # more is no unit of any flash that is written
 _ERASE_S: Final = 30.0
 _WRITE_S: Final = 4.0
 _HASH_S: Final = 30.0
@@ -60,18 +61,22 @@ def has_rom(console: BoardConsole, image: BoardFile) -> bool:
 def write_rom(console: BoardConsole, image: BoardFile, sent: Callable[[int], None]) -> None:
     """Write it, after `has_rom`; `sent` is told how many bytes are there. RemoteError with what
     the board said when it does not take it, or holds other bytes then."""
-    least = int(console.run(f"print(_io(3, 0, {image.size}))", _ERASE_S))
-    if least < 0:
-        raise RemoteError(f"the board refuses to erase its ROMFS (error {-least})")
-    step = max(_CHUNK_BYTES // max(least, 1), 1) * max(least, 1)
-    for at in range(0, image.size, step):
+    least = _number(console, f"_io(3, 0, {image.size})", _ERASE_S)
+    if not 0 <= least <= _MOST_AT_ONCE:
+        raise RemoteError(f"the board refuses to erase its ROMFS (answer {least})")
+    least = max(least, 1)
+    step = max(_CHUNK_BYTES // least, 1) * least
+    done = 0
+    # The head goes last: an image without one is none.
+    for at in (*range(step, image.size, step), 0):
         chunk = image.data[at : at + step]
-        padded = chunk + bytes(-len(chunk) % max(least, 1))
+        padded = chunk + bytes(-len(chunk) % least)
         data = binascii.b2a_base64(padded, newline=False)
-        code = int(console.run(f"print(_io(4, 0, {at}, _a({data!r})) or 0)", _WRITE_S))
+        code = _number(console, f"_io(4, 0, {at}, _a({data!r})) or 0", _WRITE_S)
         if code < 0:
             raise RemoteError(f"the board refuses byte {at} of its ROMFS (error {-code})")
-        sent(at + len(chunk))
+        done += len(chunk)
+        sent(done)
     console.run("_io(5, 0)", _WRITE_S)
     digest = console.run(f"print(_same({image.size}))", _HASH_S).strip()
     if digest != image.sha256:
@@ -79,3 +84,14 @@ def write_rom(console: BoardConsole, image: BoardFile, sent: Callable[[int], Non
             f"the board's ROMFS holds other bytes than were sent (digest {digest[:16]}..., sent "
             f"{image.sha256[:16]}...): its flash or its line is damaged; deploy again"
         )
+
+
+def _number(console: BoardConsole, code: str, timeout_s: float) -> int:
+    said = console.run(f"print({code})", timeout_s).strip()
+    try:
+        return int(said)
+    except ValueError:
+        raise RemoteError(
+            f"the board answers {said[:80]!r} when asked to erase or write its ROMFS; a number was "
+            "expected"
+        ) from None
