@@ -368,7 +368,9 @@ class BoardLink:
     def _set_baud(self, baud: int) -> None:
         if not self.line.set_baud(baud):
             with self._lock:
-                self._rates.not_set(self._clock())
+                baud = self._rates.not_set(self._clock())
+            if baud:  # it may have come from yet another rate, where the board will not be
+                self.line.set_baud(baud)
             return
         _log.info("%s: %d baud", self.port, baud)
 

@@ -97,11 +97,14 @@ class RateKeeper:
         self.state = RateState.IDLE
         self._next_s = float("inf")
 
-    def not_set(self, now_s: float) -> None:
-        """The system would not set the rate that `step` gave: the board comes back by itself."""
-        self._avoid(self.current, now_s)
+    def not_set(self, now_s: float) -> int:
+        """The system would not set the rate that `step` gave: the board comes back by itself. The
+        rate to set instead, 0 for none."""
+        refused = self.current
+        self._avoid(refused, now_s)
         self.closed()
         self._next_s = now_s + _SETTLE_S
+        return self.base if refused != self.base else 0
 
     # -- steps ------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ waited all the same.
 from feagi_wire.const import EV_DOWN, EV_LOST
 from feagi_wire.link import ticks_diff
 
-from .._port import ticks
+from .._port import sleep_ms, ticks
 from ..config import UART_BAUD_RATE
 from .base import RTOSDriver
 
@@ -43,6 +43,7 @@ def txbuf_bytes(baud: int) -> int:
 _NO_RING = 16
 # After so long the largest ring is empty at 9600 baud, and the product below is no big integer.
 _LONG_MS = 4500
+_LINGER_MS = 50
 
 
 class UartDriver(RTOSDriver):
@@ -74,6 +75,7 @@ class UartDriver(RTOSDriver):
         self._bits_per_ms = 0
         self._trial = -1  # frames that had come when the rate changed, -1: it is not on trial
         self._since = 0
+        self._back = False  # to the first rate, once what was written has left
         self._room = 0  # bytes that an empty ring takes for certain
         self._bits = 0  # in the ring, reckoned
         self._at = 0  # when that was
@@ -100,6 +102,7 @@ class UartDriver(RTOSDriver):
             )  # fmt: skip
             self._room = _NO_RING
         self._now_baud = baud
+        self._back = False
         self._bits = 0
         self._at = ticks()
 
@@ -110,11 +113,15 @@ class UartDriver(RTOSDriver):
             return
         if ev & (EV_LOST | EV_DOWN):
             self._trial = -1
-            if self._now_baud != self.baud:
+            self._back = self._now_baud != self.baud
+            self._since = now
+        if self._back:
+            if self.sent() or ticks_diff(now, self._since) > _LINGER_MS:  # a goodbye leaves first
                 self._open(self.baud)
         elif link.rate:
             if link.may_switch() and self.sent():
-                self._open(link.rate)
+                # No chip has every rate, and machine.UART raises for what it has not.
+                self._open(link.rate if link.rate > self.baud else self.baud)
                 self._trial = link.framer.frames
                 self._since = now
                 link.resume(now)
@@ -129,9 +136,16 @@ class UartDriver(RTOSDriver):
         """Whether everything written has left."""
         return self._uart is not None and self._uart.txdone()
 
+    def linger(self) -> None:
+        """Wait until what was written has left, 50 ms at most."""
+        start = ticks()
+        while not self.sent() and ticks_diff(ticks(), start) < _LINGER_MS:
+            sleep_ms(1)
+
     def deinit(self) -> None:
-        """Give the UART back."""
+        """Give the UART back, after `linger`."""
         if self._uart is not None:
+            self.linger()
             self._uart.deinit()
             self._uart = None
             self._now_baud = 0

@@ -66,13 +66,15 @@ class UartDmaDriver(UartDriver):
     def deinit(self) -> None:
         """Give both back."""
         if self._dma is not None:
+            self.linger()
             self._dma.close()
             self._dma = None
         UartDriver.deinit(self)
 
     def sent(self) -> bool:
         """See UartDriver."""
-        return not self._dma.active() and UartDriver.sent(self)
+        dma = self._dma
+        return (dma is None or not dma.active()) and UartDriver.sent(self)
 
     def write_some(self, buf: bytearray, start: int, n: int) -> int:
         """See RTOSDriver."""

@@ -57,6 +57,8 @@ class BoardLink(Link):
         self._hello_no = (self._hello_no + 1) & 255
         room = self.max_container()
         rate = self.max_baud // 100
+        if rate > 65535:
+            rate = 65535
         pack_into("<BBHH", self._body, LINK_HEADER, LINK_VERSION, FBC_VERSION, rate, room)
         self._begin(HELLO, 0, self._hello_no, HELLO_BYTES)
         self.framer.add(self._declaration, 0, len(self._declaration))

@@ -34,10 +34,16 @@ class StandInUart:
         self.outward = bytearray()
         self.room = 16
         self.open = True
+        self.busy = 0  # how often it will say that bytes are still on their way
         StandInUart.made.append(self)
 
     def deinit(self) -> None:
+        assert not self.busy, "what was written is lost"
         self.open = False
+
+    def txdone(self) -> bool:
+        self.busy = max(self.busy - 1, 0)
+        return not self.busy
 
     def any(self) -> int:
         return len(self.inward)
@@ -132,6 +138,20 @@ def test_uart_writes_what_fits_into_the_ring_and_waits_for_the_line_to_take_it(
     now += 1_000_000_000
     assert uart.write_some(data, 0, 700) == first, "all of it is long gone"
     assert made.outward == data[: first + second] + data[:first]
+
+
+def test_uart_goes_when_what_was_written_has_left(uart: UartDriver) -> None:
+    (made,) = StandInUart.made
+    made.busy = 3
+    uart.deinit()
+    assert not made.open
+
+
+def test_uart_waits_for_no_line_that_stands_still(uart: UartDriver) -> None:
+    (made,) = StandInUart.made
+    made.txdone = lambda: False  # type: ignore[method-assign]
+    uart.deinit()
+    assert not made.open
 
 
 def test_uart_learns_from_a_write_that_waited(

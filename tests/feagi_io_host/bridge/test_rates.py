@@ -105,11 +105,12 @@ class Wire:
     def _act(self, events: int) -> None:
         self.downs += bool(events & (EV_LOST | EV_DOWN))
         if events & EV_HELLO:
-            assert self.host.peer_max_baud == (self.max_baud if self.max_baud > BASE else 0)
+            most = min(self.max_baud, 6_553_500)
+            assert self.host.peer_max_baud == (most if most > BASE else 0)
         now_s = self.now_ms / 1000.0
         baud = self.keeper.step(self.host, events, now_s, self.now_ms)
         if baud in self.unsettable:
-            self.keeper.not_set(now_s)
+            self.host_baud = self.keeper.not_set(now_s) or self.host_baud
         elif baud:
             self.host_baud = baud
 
@@ -288,6 +289,49 @@ def test_a_goodbye_does_not_wait_for_an_answer(make: Make) -> None:
     wire.host.bye(BYE_STOPPED)
     wire.run(5)
     assert wire.board.link.bye_reason == BYE_STOPPED
+
+
+def test_a_board_goes_no_lower_than_its_first_rate(make: Make) -> None:
+    """machine.UART raises for rates that a chip cannot have, which would end the board's loop."""
+    wire = make()
+    wire.run(100)
+    assert wire.host.ask_rate(1) == OK
+    wire.run(5)
+    assert wire.uart.baud == BASE
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_boards_goodbye_leaves_before_its_rate_changes(make: Make, leaves: bool) -> None:
+    wire = make()
+    wire.run(2000)
+    fast = wire.uart
+    fast.txdone = lambda: False  # type: ignore[method-assign]
+    wire.board.link.bye(BYE_STOPPED)
+    wire.run(10)
+    assert wire.uart is fast
+    if leaves:
+        fast.txdone = lambda: True  # type: ignore[method-assign]
+        wire.run(1)
+    else:
+        wire.run(50)
+    assert wire.uart.baud == BASE
+
+
+def test_no_other_rate_is_left_behind_where_the_lower_one_is_refused(make: Make) -> None:
+    wire = make()
+    wire.run(2000)
+    assert wire.is_at(921_600)
+    wire.unsettable = {460_800}
+    wire.bad = {921_600: 0.003}
+    wire.run(10_000)
+    assert wire.host.state == CONNECTED
+    assert wire.host_baud == wire.uart.baud
+
+
+def test_a_rate_beyond_what_hello_can_tell(make: Make) -> None:
+    wire = make(max_baud=8_000_000)
+    wire.run(2000)
+    assert wire.is_at(MOST)
 
 
 def test_random_faults_never_part_the_ends_for_good(make: Make) -> None:
