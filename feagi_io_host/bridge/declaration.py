@@ -39,7 +39,8 @@ from feagi_wire.cortical_id import pack_unit_id
 MAX_DECLARATION_BYTES: Final = 16384
 MAX_DEPTH: Final = 8
 MAX_UNITS: Final = 64
-MAX_CHANNELS: Final = 16384
+MAX_CHANNELS: Final = 16384  # of all units together: an engine is told each one by one
+MAX_VOXELS: Final = 1 << 28  # of an area: an engine makes a neuron of each
 MAX_RESOLUTION: Final = 16384
 MAX_RESOLUTION_FRACTIONAL: Final = 16  # binary places; more than a board's value has
 MAX_TEXT_CHARS: Final = 64
@@ -200,6 +201,12 @@ def parse_declaration(text: bytes | bytearray | memoryview) -> BoardDeclaration:
             f"board {name!r} declares {len(sensors)} sensors and {len(motors)} motors; "
             f"at most {MAX_UNITS} units together"
         )
+    channels = sum(unit.channels for unit in (*sensors, *motors))
+    if channels > MAX_CHANNELS:
+        raise FeagiDataError(
+            f"board {name!r} declares {channels} channels; at most {MAX_CHANNELS} in all its units "
+            "together"
+        )
     return BoardDeclaration(
         name,
         _text(value, "uid"),
@@ -267,7 +274,7 @@ def _unit(row: object, place: str, *, is_sensor: bool) -> UnitDeclaration:
     rc = pack_unit_id(out, code.encode(), numbers["t"], numbers["s"], numbers["g"], numbers["f"])
     if rc != OK:
         raise FeagiDataError(f"board declaration: {place} names no cortical area (code {rc})")
-    return UnitDeclaration(
+    unit = UnitDeclaration(
         CorticalID(out),
         numbers["n"],
         numbers["r"],
@@ -277,6 +284,12 @@ def _unit(row: object, place: str, *, is_sensor: bool) -> UnitDeclaration:
         width,
         height,
     )
+    if unit.columns * height * unit.resolution > MAX_VOXELS:
+        raise FeagiDataError(
+            f"board declaration: {place} is an area of {unit.columns} x {height} x "
+            f"{unit.resolution} voxels; at most {MAX_VOXELS} together"
+        )
+    return unit
 
 
 def _number(row: Mapping[str, Any], field: str, low: int, high: int, place: str) -> int:

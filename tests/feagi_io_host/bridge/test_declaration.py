@@ -77,6 +77,14 @@ def test_the_least_a_board_can_say() -> None:
         (board(sensors=[unit(g=65536)]), "g is 65536"),
         (board(sensors=[unit(f=4)]), "f is 4"),
         (board(sensors=[unit(n=0)]), "n is 0; a whole number from 1 to 16384"),
+        (
+            board(sensors=[unit(g=0, n=16000), unit(g=1, n=385)]),
+            "declares 16385 channels; at most 16384 in all its units together",
+        ),
+        (
+            board(sensors=[unit(u="imis", t=10, n=2, w=1024, h=1024, r=256)]),
+            "an area of 2048 x 1024 x 256 voxels; at most 268435456 together",
+        ),
         (board(sensors=[unit(n=16385)]), "n is 16385"),
         (board(sensors=[unit(n=1e3)]), "n is 1000.0"),
         (board(sensors=[unit(n=True)]), "n is True"),
