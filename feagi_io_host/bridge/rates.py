@@ -8,8 +8,9 @@
     any    -> IDLE    no, no answer, nothing through, or the session was lost: the first rate
 
 Nobody speaks between question and change, so that no frame is cut by it. Question and trial take
-half the motor timeout each at most: a rate that does not carry makes nobody fail safe. What did not
-carry is left alone for a minute, then for two, and so on up to an hour.
+half the motor timeout each at most, and half of `lost_ms`: a rate that does not carry makes nobody
+fail safe and ends no session. What did not carry is left alone for a minute, then for two, and so
+on up to an hour.
 
 No clock and no line: the time comes in, the rate to set goes out.
 """
@@ -76,7 +77,7 @@ class RateKeeper:
             return self._lost(now_s)
         if events & EV_UP:
             self._next_s = now_s + _SETTLE_S
-        patience_s = link.motor_timeout_ms / 2000.0
+        patience_s = min(link.motor_timeout_ms, link.lost_ms) / 2000.0
         if self.state is RateState.ASKED:
             return self._asked(link, events, now_s, patience_s, ticks)
         if self.state is RateState.TRIAL:

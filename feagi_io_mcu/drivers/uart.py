@@ -107,8 +107,8 @@ class UartDriver(RTOSDriver):
         self._at = ticks()
 
     def keep_rate(self, link: "BoardLink", ev: int, now: int) -> None:
-        """See RTOSDriver. Half the motor timeout is a rate on trial: nothing heard, and the line
-        goes back before anything fails safe."""
+        """See RTOSDriver. Half the motor timeout, or of `lost_ms`, is a rate on trial: nothing
+        heard, and the line goes back before anything fails safe or the session is lost."""
         if self._uart is None:
             return
         if ev & (EV_LOST | EV_DOWN):
@@ -128,7 +128,7 @@ class UartDriver(RTOSDriver):
         elif self._trial >= 0:
             if link.framer.frames != self._trial:
                 self._trial = -1
-            elif ticks_diff(now, self._since) > link.motor_timeout_ms >> 1:
+            elif ticks_diff(now, self._since) > min(link.motor_timeout_ms, link.lost_ms) >> 1:
                 self._trial = -1
                 self._open(self.baud)
 

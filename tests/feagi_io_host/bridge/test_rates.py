@@ -291,6 +291,28 @@ def test_a_goodbye_does_not_wait_for_an_answer(make: Make) -> None:
     assert wire.board.link.bye_reason == BYE_STOPPED
 
 
+def test_a_lost_question_ends_no_session_however_patient_motors_are(make: Make) -> None:
+    wire = make()
+    wire.host.motor_timeout_ms = 3000
+    while wire.keeper.state is not RateState.ASKED:
+        wire.run(1)
+    wire.uart.inward.clear()
+    wire.to_host.clear()
+    for _ in range(1600):
+        wire.run(1)
+        assert wire.board.link.state == CONNECTED
+
+
+def test_a_dead_rate_ends_no_session_however_patient_motors_are(make: Make) -> None:
+    wire = make()
+    wire.host.motor_timeout_ms = 3000
+    wire.bad = {230_400: 1.0, 460_800: 1.0, 921_600: 1.0}
+    wire.run(100)
+    for _ in range(5000):
+        wire.run(1)
+        assert wire.board.link.state == CONNECTED
+
+
 def test_a_board_goes_no_lower_than_its_first_rate(make: Make) -> None:
     """machine.UART raises for rates that a chip cannot have, which would end the board's loop."""
     wire = make()
