@@ -187,11 +187,13 @@ class Deployment:
             try:
                 with self._console() as console:
                     console.take_over()
-                    report = self._deploy(console)
+                    try:
+                        report = self._deploy(console)
+                    finally:
+                        if self._dry_run:  # also where it is refused: what ran before runs on
+                            console.restart()
                     if reset and not self._dry_run:
                         console.reset()
-                    elif self._dry_run:
-                        console.restart()
                 break
             except ConsoleLostError as error:
                 fruitless = (

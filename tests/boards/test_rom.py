@@ -8,10 +8,11 @@ import contextlib
 import io
 import sys
 import types
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 
+from feagi_io_host.boards import deploy, load_board
 from feagi_io_host.boards.console import BoardCodeError, BoardConsole, ConsoleLostError
 from feagi_io_host.boards.payload import BoardFile
 from feagi_io_host.boards.rom import build_rom, has_rom, write_rom
@@ -25,8 +26,10 @@ class Flash:
 
     def __init__(self, least: object = 256, writes: int = 1000) -> None:
         self.rom = bytearray(range(256)) * 64
+        self.port = "port"
         self.least = least
         self.writes = writes
+        self.runs = True
         self._names: dict[str, Any] = {}
 
     def ioctl(self, what: int, _segment: int = 0, *more: Any) -> object:
@@ -47,6 +50,18 @@ class Flash:
             assert set(self.rom[at : at + len(data)]) <= {ERASED}, "written twice"
             self.rom[at : at + len(data)] = data
         return None
+
+    def take_over(self) -> None:
+        self.runs = False
+
+    def restart(self) -> None:
+        self.runs = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def run(self, code: str, timeout_s: float = 0.0) -> str:
         said = io.StringIO()
@@ -102,3 +117,17 @@ def test_flash_that_answers_nonsense(
 ) -> None:
     with pytest.raises(RemoteError, match="erase"):
         write(Flash(least), image, monkeypatch)
+
+
+def test_a_dry_run_that_is_refused_leaves_the_board_running(
+    image: BoardFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flash = Flash()
+    monkeypatch.setattr(deploy, "BoardConsole", lambda port, **_: flash)
+    monkeypatch.setattr(flash, "run", lambda code, timeout_s=0.0: "nonsense")
+    dry = deploy.Deployment(
+        load_board("rp2040-pico"), [], lambda: "port", dry_run=True, rom=[image]
+    )
+    with pytest.raises(RemoteError, match="does not say what it runs"):
+        dry.run()
+    assert flash.runs
