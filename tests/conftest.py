@@ -31,6 +31,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import ModuleType
@@ -376,11 +377,46 @@ def require() -> Callable[[str], ModuleType | str]:
 FETCH_S = 500
 
 
+# What tries whole systems, peers and faults for long: each of these takes more than about three
+# seconds, together five minutes. `make test-fast` leaves them out; what they stand for is in it:
+# the contract by `virtual`, the conversation of agents by tests/feagi_io_host/agent.
+SLOW = (
+    "examples/*", "interop/*", "test_conftest.py", "tools/engine/*", "tools/viewer/*",
+    "feagi_io_host/agent/test_bad_servers.py",
+    "feagi_io_host/agent/test_interface_gone.py",
+    "feagi_io_host/agent/test_streams_over.py",
+    "feagi_io_host/bench/*",
+    "feagi_io_host/bridge/test_engine_relay.py",
+    "feagi_io_host/bridge/test_rates.py",
+    "feagi_io_host/cli/test_monitor.py",
+    "feagi_io_host/core/test_reassembly_properties.py",
+    "feagi_io_host/transports/shm/test_contract*.py",
+    "feagi_io_host/transports/shm/test_engine_files.py",
+    "feagi_io_host/transports/shm/test_faults.py",
+    "feagi_io_host/transports/shm/test_processes.py",
+    "feagi_io_host/transports/udp/test_contract*.py",
+    "feagi_io_host/transports/udp/test_faults.py",
+    "feagi_io_host/transports/webrtc/*",
+    "feagi_io_host/transports/websocket/*",
+    "feagi_io_host/transports/zmq/test_abuse*.py",
+    "feagi_io_host/transports/zmq/test_connection_guard.py",
+    "feagi_io_host/transports/zmq/test_contract*.py",
+    "feagi_io_host/viewer/*",
+    "feagi_io_mcu/test_udp_line.py",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Room for the first download of the browser."""
+    """Room for the first download of the browser, and what is slow as a whole."""
+    here = Path(__file__).parent
     for item in items:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(FETCH_S))
+        if not item.path.is_relative_to(here):
+            continue
+        place = item.path.relative_to(here).as_posix()
+        if any(fnmatch(place, pattern) for pattern in SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def test_what_another_thread_reads_at_the_moment_is_not_left_behind() -> None:
     thread.start()
     try:
         before = Residue()
-        assert [found for _ in range(100) for found in before.since()] == []
+        assert [found for _ in range(20) for found in before.since()] == []
     finally:
         ended.set()
         thread.join()
