@@ -7,7 +7,7 @@
     FAST   -> ASKED   frames are damaged: the next lower rate, or the first one
     any    -> IDLE    no, no answer, nothing through, or the session was lost: the first rate
 
-Nobody speaks between question and change, so that no frame is cut by it. Question and trial take
+Nobody speaks between question and change, which costs one frame at most. Question and trial take
 half the motor timeout each at most, and half of `lost_ms`: a rate that does not carry makes nobody
 fail safe and ends no session. What did not carry is left alone for a minute, then for two, and so
 on up to an hour.
