@@ -3,33 +3,10 @@
 to the heads of blocks."""
 
 import machine_bus
-from checks import done, eq, ok
+from checks import done, eq, heap_lock, heap_unlock, ok
 
 from feagi_io_mcu import I2cDriver, SpiDriver
-from feagi_wire import kernels
 from feagi_wire.blocks import BlockEnd, check_of
-
-try:
-    from micropython import heap_lock, heap_unlock
-except ImportError:
-
-    def heap_lock() -> None:
-        """CPython has no heap to lock."""
-
-    def heap_unlock() -> int:
-        """CPython has no heap to lock."""
-        return 0
-
-
-if kernels.ALLOCATES:
-
-    def heap_lock() -> None:
-        """Not promised with these kernels."""
-
-    def heap_unlock() -> int:
-        """Not promised with these kernels."""
-        return 0
-
 
 MYPY = False
 if MYPY:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the portable test scripts share: counted checks, and numbers that look random.
+"""What the portable test scripts share: counted checks, numbers that look random, and the lock of
+the heap where nothing may allocate.
 
 A script is run as a program, on either interpreter. It ends with a line `PORTABLE OK <name>
 <backend> <checks>` and status 0, or with `FAIL` or a traceback and another status.
@@ -8,6 +9,28 @@ A script is run as a program, on either interpreter. It ends with a line `PORTAB
 import sys
 
 from feagi_wire import kernels
+
+try:
+    from micropython import heap_lock, heap_unlock
+except ImportError:
+
+    def heap_lock() -> None:
+        """CPython has no heap to lock."""
+
+    def heap_unlock() -> int:
+        """CPython has no heap to lock."""
+        return 0
+
+
+if kernels.ALLOCATES:
+    # The plain kernels allocate on MicroPython and say so; the rest of a script still holds.
+    def heap_lock() -> None:
+        """Not promised with these kernels."""
+
+    def heap_unlock() -> int:
+        """Not promised with these kernels."""
+        return 0
+
 
 count = [0]
 

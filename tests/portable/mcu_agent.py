@@ -7,6 +7,8 @@ the steps run with the heap locked: any allocation is a MemoryError, and the fil
 
 import sys
 
+from checks import heap_lock, heap_unlock
+
 from feagi_io_mcu import Agent, RTOSDriver, RTOSTransport
 from feagi_io_mcu import agent as agent_module
 from feagi_io_mcu import transport as transport_module
@@ -29,28 +31,6 @@ from feagi_wire.errors import FeagiWireError
 from feagi_wire.host_link import HostLink
 
 HELLO_AT = RX_START + LINK_HEADER + 6  # versions and sizes stand before the declaration
-
-try:
-    from micropython import heap_lock, heap_unlock
-except ImportError:
-
-    def heap_lock() -> None:
-        """CPython has no heap to lock."""
-
-    def heap_unlock() -> int:
-        """CPython has no heap to lock."""
-        return 0
-
-
-if kernels.ALLOCATES:
-    # The plain kernels allocate on MicroPython and say so; the rest of the file still holds.
-    def heap_lock() -> None:
-        """Not promised with these kernels."""
-
-    def heap_unlock() -> int:
-        """Not promised with these kernels."""
-        return 0
-
 
 checks = [0]
 

@@ -3,7 +3,7 @@
 
 from array import array
 
-from checks import done, eq, ok
+from checks import done, eq, heap_lock, heap_unlock, ok
 
 from feagi_io_mcu import Agent, RTOSDriver
 from feagi_io_mcu.units import (
@@ -16,30 +16,9 @@ from feagi_io_mcu.units import (
     RawImu,
     SmartImu,
 )
-from feagi_wire import StaticFBC, kernels
+from feagi_wire import StaticFBC
 from feagi_wire.const import E_CAPACITY, E_RANGE
 from feagi_wire.errors import FeagiWireError
-
-try:
-    from micropython import heap_lock, heap_unlock
-except ImportError:
-
-    def heap_lock() -> None:
-        """CPython has no heap to lock."""
-
-    def heap_unlock() -> int:
-        """CPython has no heap to lock."""
-        return 0
-
-
-if kernels.ALLOCATES:
-
-    def heap_lock() -> None:
-        """Not promised with these kernels."""
-
-    def heap_unlock() -> int:
-        """Not promised with these kernels."""
-        return 0
 
 
 class Silent(RTOSDriver):
