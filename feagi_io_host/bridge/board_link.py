@@ -238,9 +238,8 @@ class BoardLink:
                     self._discard()
                 if events & EV_HELLO:
                     self._on_hello()
-                baud = self._rates.step(link, late | events, self._clock(), self._ticks())
-            if baud:
-                self._set_baud(baud)
+                baud = self._rate_after(late | events)
+            self._set_baud(baud)
             if late:
                 self._act(late)
             if events:
@@ -254,20 +253,18 @@ class BoardLink:
         with self._lock:
             events = self._late_events | self._tick()
             self._late_events = 0
-            baud = self._rates.step(self._link, events, self._clock(), self._ticks())
+            baud = self._rate_after(events)
             session = self._session
             too_large, self._outbound.too_large = self._outbound.too_large, None
-        if baud:
-            self._set_baud(baud)
+        self._set_baud(baud)
         if events:
             self._act(events)
         if session is not None:
             if session.closed and self._session is session:
                 with self._lock:
                     more = self._end_link(BYE_STOPPED) | EV_DOWN
-                    baud = self._rates.step(self._link, more, self._clock(), self._ticks())
-                if baud:
-                    self._set_baud(baud)
+                    baud = self._rate_after(more)
+                self._set_baud(baud)
                 self._act(more, "the PNS closed the agent's session")
         elif self._is_open:
             link = self._link
@@ -366,6 +363,9 @@ class BoardLink:
         self.line.flush()
 
     def _set_baud(self, baud: int) -> None:
+        """Take the line to the rate that `_rate_after` gave, without the lock."""
+        if not baud:
+            return
         if not self.line.set_baud(baud):
             with self._lock:
                 baud = self._rates.not_set(self._clock())
@@ -393,6 +393,10 @@ class BoardLink:
             # frame, `tick` may have encoded a new one, which has to stay.)
             self._discard()
         return events
+
+    def _rate_after(self, events: int) -> int:
+        """The baud rate that the line is to have now, 0 for the one it has."""
+        return self._rates.step(self._link, events, self._clock(), self._ticks())
 
     def _discard(self) -> None:
         self._discards += 1
