@@ -41,6 +41,12 @@ CTRL_C: Final = b"\x03"
 CTRL_D: Final = b"\x04"
 PROMPT: Final = b">>> "
 
+# The pieces that files are sent in, how long one may take, since a flash may have to erase first,
+# and how long a digest may.
+CHUNK_BYTES: Final = 768  # base64 makes 1 KB of it: a line that the smallest heap holds
+WRITE_S: Final = 4.0
+HASH_S: Final = 30.0
+
 ANSWER_S: Final = 1.0
 RUN_TIMEOUT_S: Final = 10.0
 RESTART_S: Final = 20.0  # a boot.py may look for a network first

@@ -20,6 +20,9 @@ from typing import Final
 from feagi_io_host.boards.board_file import Board
 from feagi_io_host.boards.board_tree import BOARD_PACKAGES, board_sources
 from feagi_io_host.boards.console import (
+    CHUNK_BYTES,
+    HASH_S,
+    WRITE_S,
     BoardCodeError,
     BoardConsole,
     ConsoleLostError,
@@ -39,11 +42,8 @@ from feagi_io_host.boards.rom import build_rom, has_rom, write_rom
 from feagi_io_host.core.errors import PortNotFoundError, RemoteError
 from feagi_wire.const import FBC_VERSION, LINK_VERSION
 
-CHUNK_BYTES: Final = 768  # base64 makes 1 KB of it: a line that the smallest heap holds
 RETURN_S: Final = 30.0
 _LOOK_S: Final = 0.1
-_HASH_S: Final = 30.0
-_WRITE_S: Final = 4.0  # a flash may have to erase first
 # Unplugged so many times without a single file in between: something else is wrong.
 _FRUITLESS: Final = 4
 
@@ -313,10 +313,10 @@ class Deployment:
             console.run(f"{folders}_f = open({temporary!r}, 'wb'); _w = _f.write")
             for at in range(0, file.size, CHUNK_BYTES):
                 chunk = file.data[at : at + CHUNK_BYTES]
-                console.run(f"_w(_a({binascii.b2a_base64(chunk, newline=False)!r}))", _WRITE_S)
+                console.run(f"_w(_a({binascii.b2a_base64(chunk, newline=False)!r}))", WRITE_S)
                 sent(at + len(chunk))
             console.run("_f.close()")
-            digest = console.run(f"print(_digest({temporary!r}))", _HASH_S).strip()
+            digest = console.run(f"print(_digest({temporary!r}))", HASH_S).strip()
         except BoardCodeError as error:
             raise _refused(console, file, temporary, error) from None
         if digest != file.sha256:
@@ -336,7 +336,7 @@ def _finish(console: BoardConsole, plan: Plan) -> None:
         f"_place({file.path + TEMPORARY!r}, {file.path!r})" for file in (*plan.staged, *plan.send)
     ]
     if lines:
-        console.run("\n".join(lines), _HASH_S)
+        console.run("\n".join(lines), HASH_S)
 
 
 def ask_firmware(console: BoardConsole) -> Firmware:
@@ -378,7 +378,7 @@ def survey(console: BoardConsole, files: Iterable[BoardFile]) -> dict[str, str]:
     found: dict[str, str] = {}
     names = []
     for package in BOARD_PACKAGES:
-        said = console.run(f"for _p in _tree({package!r}): print(_p, _size(_p))", _HASH_S)
+        said = console.run(f"for _p in _tree({package!r}): print(_p, _size(_p))", HASH_S)
         names += [line.rpartition(" ") for line in said.splitlines()]
     for path in sizes:
         if path.split("/")[0] not in BOARD_PACKAGES:
@@ -387,7 +387,7 @@ def survey(console: BoardConsole, files: Iterable[BoardFile]) -> dict[str, str]:
                 names.append((path, " ", size))
     for path, _, size in names:
         same = str(sizes.get(path, -1)) == size
-        found[path] = console.run(f"print(_digest({path!r}))", _HASH_S).strip() if same else ""
+        found[path] = console.run(f"print(_digest({path!r}))", HASH_S).strip() if same else ""
     return found
 
 

@@ -12,16 +12,20 @@ import binascii
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from feagi_io_host.boards.console import BoardCodeError, BoardConsole, romfs_image
+from feagi_io_host.boards.console import (
+    CHUNK_BYTES,
+    HASH_S,
+    WRITE_S,
+    BoardCodeError,
+    BoardConsole,
+    romfs_image,
+)
 from feagi_io_host.boards.payload import BoardFile
 from feagi_io_host.core.errors import RemoteError
 
 ROM_PATH: Final = "/rom"
-_CHUNK_BYTES: Final = 768
 _MOST_AT_ONCE: Final = 65_536  # more is no unit of any flash that is written
 _ERASE_S: Final = 30.0
-_WRITE_S: Final = 4.0
-_HASH_S: Final = 30.0
 
 # What the code below uses. `_rom` is b"" where a firmware could have an image and has no room.
 _TOOLS: Final = """\
@@ -55,7 +59,7 @@ def has_rom(console: BoardConsole, image: BoardFile) -> bool:
             f"the image has {image.size} bytes and the board's ROMFS {room}; deploy as files "
             "instead: --form viper or --form plain"
         )
-    return console.run(f"print(_same({image.size}))", _HASH_S).strip() == image.sha256
+    return console.run(f"print(_same({image.size}))", HASH_S).strip() == image.sha256
 
 
 def write_rom(console: BoardConsole, image: BoardFile, sent: Callable[[int], None]) -> None:
@@ -65,20 +69,20 @@ def write_rom(console: BoardConsole, image: BoardFile, sent: Callable[[int], Non
     if not 0 <= least <= _MOST_AT_ONCE:
         raise RemoteError(f"the board refuses to erase its ROMFS (answer {least})")
     least = max(least, 1)
-    step = max(_CHUNK_BYTES // least, 1) * least
+    step = max(CHUNK_BYTES // least, 1) * least
     done = 0
     # The head goes last: an image without one is none.
     for at in (*range(step, image.size, step), 0):
         chunk = image.data[at : at + step]
         padded = chunk + bytes(-len(chunk) % least)
         data = binascii.b2a_base64(padded, newline=False)
-        code = _number(console, f"_io(4, 0, {at}, _a({data!r})) or 0", _WRITE_S)
+        code = _number(console, f"_io(4, 0, {at}, _a({data!r})) or 0", WRITE_S)
         if code < 0:
             raise RemoteError(f"the board refuses byte {at} of its ROMFS (error {-code})")
         done += len(chunk)
         sent(done)
-    console.run("_io(5, 0)", _WRITE_S)
-    digest = console.run(f"print(_same({image.size}))", _HASH_S).strip()
+    console.run("_io(5, 0)", WRITE_S)
+    digest = console.run(f"print(_same({image.size}))", HASH_S).strip()
     if digest != image.sha256:
         raise RemoteError(
             f"the board's ROMFS holds other bytes than were sent (digest {digest[:16]}..., sent "

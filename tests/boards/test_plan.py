@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
+from mpremote.romfs import make_romfs
 
 from feagi_io_host.boards import load_board, load_boards
 from feagi_io_host.boards.manifest import Manifest, make_plan, parse_manifest
@@ -185,7 +186,7 @@ def test_forms_that_a_board_can_have() -> None:
 
 
 def test_an_image_has_the_files_it_was_given(tmp_path: Path) -> None:
-    """The emulator's own writer walks a folder; both make the same of the same."""
+    """Those of a folder, and those of a deployment; mpremote makes the same of the same."""
     files = {
         "feagi_wire/link.mpy": b"link",
         "feagi_wire/a/b/c.py": b"c" * 999,
@@ -198,6 +199,7 @@ def test_an_image_has_the_files_it_was_given(tmp_path: Path) -> None:
     image = build_rom(BoardFile(path, data) for path, data in files.items())
     assert image.path == "/rom"
     assert image.data == (tmp_path / "image").read_bytes()
+    assert image.data == make_romfs(str(tmp_path / "rom"), mpy_cross=False)
 
 
 def test_programs_that_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> None:

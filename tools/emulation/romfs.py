@@ -2,15 +2,15 @@
 """The image of a read-only file system, as MicroPython 1.25 and later mount it at /rom.
 
 Bytecode and texts of `.mpy` files are used where they lie in the image and take no heap. The format
-is written by mpremote's own module, the same that `mpremote romfs build` uses.
+is written by mpremote's own module, as for a deployment to a real board.
 """
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from feagi_io_host.core.errors import MissingExtraError
 from tools.emulation.board import EmulatedBoard
 from tools.emulation.errors import EmulatorUnavailableError
 
@@ -32,28 +32,20 @@ copy("/rom/", "/")
 
 
 def write_romfs(folder: Path, image: Path) -> int:
-    """Write the files of `folder` as they are into `image`; its size in bytes.
+    """Write the files below `folder` as they are into `image`; its size in bytes.
 
     Raises EmulatorUnavailableError when mpremote is not installed.
     """
     try:
-        writer = importlib.import_module("mpremote.romfs").VfsRomWriter()
-    except ImportError:
-        raise EmulatorUnavailableError(
-            "mpremote is not installed: pip install 'feagi-io[boards]'"
-        ) from None
-    _add(writer, folder)
-    return image.write_bytes(writer.finalise())
-
-
-def _add(writer: Any, folder: Path) -> None:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            writer.opendir(path.name)
-            _add(writer, path)
-            writer.closedir()
-        else:
-            writer.mkfile(path.name, path.read_bytes())
+        from feagi_io_host.boards.console import romfs_image
+    except MissingExtraError as error:
+        raise EmulatorUnavailableError(str(error)) from None
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    return image.write_bytes(romfs_image(files))
 
 
 def install_from_romfs(board: EmulatedBoard) -> None:
