@@ -10,17 +10,15 @@ note has what each took, and megabytes a second.
 from __future__ import annotations
 
 import asyncio
-import statistics
-import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import aioice.ice
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection
 
 from feagi_io_host.agent.async_feagi_agent import AsyncFeagiAgent
+from feagi_io_host.bench.exchanges import Exchange, Pair, compared, take_turns
 from feagi_io_host.bench.lines import DEADLINE_S, PATIENT, descriptor, frame
 from feagi_io_host.bench.runner import Row
 from feagi_io_host.core.agents import AgentCapabilities
@@ -49,18 +47,6 @@ _EVERYTHING: Final = (
     | AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS
 )
 _MESSAGE_BYTES: Final = 65_536
-
-Exchange = Callable[[SharedFBC], Awaitable[object]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """One way and its peer. `judged`: whether the limit is for it."""
-
-    name: str
-    ours: Exchange
-    theirs: Exchange
-    judged: bool = True
 
 
 def run(quick: bool = False) -> list[Row]:
@@ -112,31 +98,18 @@ async def _rows(quick: bool) -> list[Row]:
             await felt.get()
 
         pairs = [
-            _Pair("visualization, PNS to AsyncFeagiAgent", shown, down),
-            _Pair("motor, PNS to AsyncFeagiAgent", moved, down),
-            _Pair("sensory, AsyncFeagiAgent to a PNS listener", sensed, up, judged=False),
+            Pair("visualization, PNS to AsyncFeagiAgent", shown, down, judged=True),
+            Pair("motor, PNS to AsyncFeagiAgent", moved, down, judged=True),
+            Pair("sensory, AsyncFeagiAgent to a PNS listener", sensed, up, judged=False),
         ]
         rows = []
         for neurons, size, exchanges, few in _SIZES:
             with frame(neurons) as fbc:
                 for pair in pairs:
-                    times = await _take_turns(pair, fbc, few if quick else exchanges)
+                    times = await take_turns(pair, fbc, few if quick else exchanges, _WARM_UP)
                     limit = _LIMIT if pair.judged and neurons == BURST else None
-                    rows.append(_row(f"{pair.name}, {size}", times, limit, len(fbc)))
+                    rows.append(compared(f"{pair.name}, {size}", times, _PEER, limit, len(fbc)))
         return rows
-
-
-async def _take_turns(pair: _Pair, fbc: SharedFBC, count: int) -> tuple[list[float], list[float]]:
-    ours: list[float] = []
-    theirs: list[float] = []
-    ways = [(pair.ours, ours), (pair.theirs, theirs)]
-    for turn in range(count + _WARM_UP):
-        for exchange, times_s in ways if turn % 2 else reversed(ways):
-            began_s = time.perf_counter()
-            async with asyncio.timeout(DEADLINE_S):
-                await exchange(fbc)
-            times_s.append(time.perf_counter() - began_s)
-    return ours[_WARM_UP:], theirs[_WARM_UP:]
 
 
 # -- the library alone ----------------------------------------------------------------------------
@@ -191,30 +164,3 @@ def _loopback_only() -> Iterator[None]:
         yield
     finally:
         aioice.ice.get_host_addresses = own
-
-
-# -- rows -----------------------------------------------------------------------------------------
-
-
-def _row(
-    name: str, times: tuple[Sequence[float], Sequence[float]], limit: float | None, size: int
-) -> Row:
-    ours, theirs = times
-    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-    return Row(
-        name,
-        statistics.median(ours),
-        _PEER,
-        statistics.median(theirs),
-        ratio,
-        "-" if limit is None else f"<= {limit:g}x",
-        None if limit is None else ratio <= limit,
-        f"{_figures(ours, size)}; {_PEER} {_figures(theirs, size)}; {len(ours)} exchanges",
-    )
-
-
-def _figures(times_s: Sequence[float], size: int) -> str:
-    ordered = sorted(times_s)
-    p99 = ordered[min(int(0.99 * len(ordered)), len(ordered) - 1)]
-    median = statistics.median(ordered)
-    return f"p50 {1e3 * median:.3f} ms, p99 {1e3 * p99:.3f} ms, {1e-6 * size / median:.2f} MB/s"

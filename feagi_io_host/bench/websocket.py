@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -27,6 +25,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from feagi_io_host.agent.async_feagi_agent import AsyncFeagiAgent
 from feagi_io_host.agent.feagi_agent import FeagiAgent
+from feagi_io_host.bench.exchanges import Exchange, Pair, compared, take_turns
 from feagi_io_host.bench.lines import DEADLINE_S, PATIENT, Brain, descriptor, frame
 from feagi_io_host.bench.runner import Row
 from feagi_io_host.core.agents import AgentCapabilities
@@ -55,18 +54,6 @@ _PEER: Final = "websockets"
 _VIEW: Final = AgentCapabilities.RECEIVE_NEURON_VISUALIZATIONS
 _SENSE: Final = AgentCapabilities.SEND_SENSOR_DATA
 _MAX_BYTES: Final = 64 << 20
-
-Exchange = Callable[[SharedFBC], Awaitable[object]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """One way and its peer. `judged`: whether the limit of the size is for it."""
-
-    name: str
-    ours: Exchange
-    theirs: Exchange
-    judged: bool = False
 
 
 def run(quick: bool = False) -> list[Row]:
@@ -113,31 +100,19 @@ async def _loop_rows(quick: bool) -> list[Row]:
             await felt.get()
 
         pairs = [
-            _Pair("loop, PNS to a client of the library", to_client, down, judged=True),
-            _Pair("loop, PNS to AsyncFeagiAgent", to_agent, down, judged=True),
-            _Pair("loop, AsyncFeagiAgent to a PNS listener", to_pns, up),
+            Pair("loop, PNS to a client of the library", to_client, down, judged=True),
+            Pair("loop, PNS to AsyncFeagiAgent", to_agent, down, judged=True),
+            Pair("loop, AsyncFeagiAgent to a PNS listener", to_pns, up, judged=False),
         ]
         rows = []
         for neurons, size, limit, exchanges in _SIZES:
             with frame(neurons) as fbc:
                 for pair in pairs:
                     count = _QUICK if quick else exchanges
-                    times = await _take_turns(pair, fbc, count)
-                    rows.append(_row(f"{pair.name}, {size}", times, limit if pair.judged else None))
+                    times = await take_turns(pair, fbc, count, _WARM_UP)
+                    judged = limit if pair.judged else None
+                    rows.append(compared(f"{pair.name}, {size}", times, _PEER, judged))
         return rows
-
-
-async def _take_turns(pair: _Pair, fbc: SharedFBC, count: int) -> tuple[list[float], list[float]]:
-    ours: list[float] = []
-    theirs: list[float] = []
-    ways = [(pair.ours, ours), (pair.theirs, theirs)]
-    for turn in range(count + _WARM_UP):
-        for exchange, times_s in ways if turn % 2 else reversed(ways):
-            began_s = time.perf_counter()
-            async with asyncio.timeout(DEADLINE_S):
-                await exchange(fbc)
-            times_s.append(time.perf_counter() - began_s)
-    return ours[_WARM_UP:], theirs[_WARM_UP:]
 
 
 async def _bare(stack: AsyncExitStack) -> tuple[Exchange, Exchange]:
@@ -238,7 +213,7 @@ def _thread_rows(quick: bool) -> list[Row]:
                         exchange(fbc)
                         times_s.append(time.perf_counter() - began_s)
             name = f"threads, brain to a client and FeagiAgent, {size}"
-            rows.append(_row(name, (ours[_WARM_UP:], theirs[_WARM_UP:]), None))
+            rows.append(compared(name, (ours[_WARM_UP:], theirs[_WARM_UP:]), _PEER, None))
         return rows
 
 
@@ -300,27 +275,3 @@ def _bare_in_threads() -> Iterator[tuple[Callable[[SharedFBC], None], queue.Simp
         asyncio.run_coroutine_threadsafe(_shut(server), thread.loop).result(DEADLINE_S)
     finally:
         thread.stop(DEADLINE_S)
-
-
-# -- rows -----------------------------------------------------------------------------------------
-
-
-def _row(name: str, times: tuple[Sequence[float], Sequence[float]], limit: float | None) -> Row:
-    ours, theirs = times
-    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-    return Row(
-        name,
-        statistics.median(ours),
-        _PEER,
-        statistics.median(theirs),
-        ratio,
-        "-" if limit is None else f"<= {limit:g}x",
-        None if limit is None else ratio <= limit,
-        f"{_percentiles(ours)}; {_PEER} {_percentiles(theirs)}; {len(ours)} exchanges",
-    )
-
-
-def _percentiles(times_s: Sequence[float]) -> str:
-    ordered = sorted(times_s)
-    p99 = ordered[min(int(0.99 * len(ordered)), len(ordered) - 1)]
-    return f"p50 {1e3 * statistics.median(ordered):.3f} ms, p99 {1e3 * p99:.3f} ms"
