@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final, Self
+from dataclasses import dataclass
+from typing import ClassVar, Final
 from urllib.parse import unquote
 
 from aiortc import RTCIceServer
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
+from feagi_io_host.core.carrier_settings import CarrierSettings
 from feagi_io_host.core.datagram import HEADER_BYTES, MIN_SHARE_BYTES
 from feagi_io_host.core.errors import ConfigError
 
@@ -22,7 +22,7 @@ MIN_MESSAGE_BYTES: Final = HEADER_BYTES + MIN_SHARE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class WebRtcSettings:
+class WebRtcSettings(CarrierSettings):
     """Addresses, servers and seconds. Raises ConfigError for what does not fit.
 
     `addresses` are those of this machine that are offered to the other end, as numbers; "*" is
@@ -40,6 +40,8 @@ class WebRtcSettings:
     `message_bytes` is the largest message of a channel; what the other end takes may be less.
     """
 
+    kind: ClassVar[str] = "WebRTC"
+
     addresses: tuple[str, ...] = ("127.0.0.1",)
     ice_servers: tuple[str, ...] = ()
     connect_timeout_s: float = 10.0
@@ -48,11 +50,7 @@ class WebRtcSettings:
     message_bytes: int = 32_768
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name.endswith("_s"):
-                value = getattr(self, field.name)
-                if not 0.0 < value < float("inf"):
-                    raise ConfigError(f"{field.name} is {value}; a number above 0 is needed")
+        CarrierSettings.__post_init__(self)  # not by super(): slots make another class of this
         if self.silence_timeout_s < 3.0:
             raise ConfigError(
                 f"silence_timeout_s is {self.silence_timeout_s}; an answer may take 1.5 s, so 3 or "
@@ -69,17 +67,6 @@ class WebRtcSettings:
             if address != EVERY_ADDRESS:
                 refuse_no_address(address)
         _ = self.servers
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Self:
-        """From a mapping of their names; ConfigError for a name that is none."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(settings) - known)
-        if unknown:
-            raise ConfigError(
-                f"no WebRTC setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-            )
-        return cls(**settings)
 
     @property
     def servers(self) -> list[RTCIceServer]:

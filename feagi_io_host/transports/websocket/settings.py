@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import ClassVar
 
+from feagi_io_host.core.carrier_settings import CarrierSettings
 from feagi_io_host.core.errors import ConfigError
 
 ANY_ORIGIN = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class WebSocketSettings:
+class WebSocketSettings(CarrierSettings):
     """Seconds, origins and files. Raises ConfigError for what does not fit.
 
     `open_timeout_s` is for the HTTP handshake (and TLS before it), `register_timeout_s` for the
@@ -32,6 +32,8 @@ class WebSocketSettings:
     With `certificate` and `private_key`, files in PEM form, the server speaks wss:// only.
     """
 
+    kind: ClassVar[str] = "WebSocket"
+
     open_timeout_s: float = 5.0
     register_timeout_s: float = 10.0
     close_timeout_s: float = 1.0
@@ -43,27 +45,12 @@ class WebSocketSettings:
     private_key: Path | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name.endswith("_s"):
-                value = getattr(self, field.name)
-                if not 0.0 < value < float("inf"):
-                    raise ConfigError(f"{field.name} is {value}; a number above 0 is needed")
+        CarrierSettings.__post_init__(self)  # not by super(): slots make another class of this
         if self.send_buffer_bytes is not None and self.send_buffer_bytes < 1:
             raise ConfigError(f"send_buffer_bytes is {self.send_buffer_bytes}; 1 or more is needed")
         if (self.certificate is None) != (self.private_key is None):
             given = "certificate" if self.private_key is None else "private_key"
             raise ConfigError(f"{given} alone; wss:// needs certificate and private_key")
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Self:
-        """From a mapping of their names; ConfigError for a name that is none."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(settings) - known)
-        if unknown:
-            raise ConfigError(
-                f"no WebSocket setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-            )
-        return cls(**settings)
 
     @property
     def secure(self) -> bool:
