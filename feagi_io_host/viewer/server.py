@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import secrets
-import socket as sockets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -25,14 +22,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from feagi_io_host.blocking.channels import BoundedChannel
+from feagi_io_host.blocking.listener import server_socket
 from feagi_io_host.blocking.worker import Worker
 from feagi_io_host.core.delivery import OnFull
 from feagi_io_host.core.errors import (
     ClosedError,
     ConfigError,
     FeagiIOError,
-    PortBusyError,
-    PortError,
     StopTimeoutError,
 )
 from feagi_io_host.core.events import BrainSignals, VisualizationReady
@@ -131,7 +127,9 @@ class ViewerServer:
                 raise ClosedError("viewer was stopped; make a new one")
             if self._thread is not None:
                 return
-            listening = self._listen()
+            listening = server_socket(
+                "viewer", self._address, self._port, advice="; choose another port, or 0 for any"
+            )
             thread = self._thread = LoopThread("feagi-io-viewer")
             thread.start()
             try:
@@ -260,27 +258,6 @@ class ViewerServer:
     def _end_thread(self, timeout_s: float) -> None:
         if self._thread is not None:
             self._thread.stop(timeout_s)
-
-    def _listen(self) -> sockets.socket:
-        try:
-            family, _, _, _, where = sockets.getaddrinfo(
-                self._address, self._port, type=sockets.SOCK_STREAM, flags=sockets.AI_PASSIVE
-            )[0]
-            raw = sockets.socket(family, sockets.SOCK_STREAM)
-            try:
-                if os.name == "posix":  # elsewhere it would let two programs have one port
-                    raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
-                raw.bind(where)
-            except BaseException:
-                raw.close()
-                raise
-        except OSError as error:
-            fault = PortBusyError if error.errno == errno.EADDRINUSE else PortError
-            raise fault(
-                f"viewer cannot listen at {self._address} port {self._port}: "
-                f"{error.strerror or error}; choose another port, or 0 for any"
-            ) from error
-        return raw
 
     def _carry_out(self, stopping: threading.Event) -> None:
         """The control thread: what pages order may have to wait for a burst."""

@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import secrets
 import socket as sockets
 import time
@@ -34,6 +32,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
+from feagi_io_host.blocking.listener import server_socket
 from feagi_io_host.core.agent_registry import DEFAULT_TIMEOUT_S, AgentRegistry
 from feagi_io_host.core.agents import AgentCapabilities
 from feagi_io_host.core.carrier import (
@@ -54,8 +53,6 @@ from feagi_io_host.core.errors import (
     ClosedError,
     ConfigError,
     FeagiIOError,
-    PortBusyError,
-    PortError,
     StopTimeoutError,
     UnknownHandleError,
 )
@@ -279,29 +276,10 @@ class WebSocketTransport(NonBlockingTransport):
             _log.info("agents register at %s", self.control_url)
 
     def _listen(self) -> sockets.socket:
-        """A socket that listens. Raises PortBusyError and PortError."""
+        """A bound socket. Raises PortBusyError and PortError."""
         size = self.settings.send_buffer_bytes
-        try:
-            family, _, _, _, where = sockets.getaddrinfo(
-                self._address, self._port, type=sockets.SOCK_STREAM, flags=sockets.AI_PASSIVE
-            )[0]
-            raw = sockets.socket(family, sockets.SOCK_STREAM)
-            try:
-                if os.name == "posix":  # elsewhere it would let two programs have one port
-                    raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
-                if size is not None:  # connections inherit it
-                    raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, size)
-                raw.bind(where)
-            except BaseException:
-                raw.close()
-                raise
-        except OSError as error:
-            fault = PortBusyError if error.errno == errno.EADDRINUSE else PortError
-            raise fault(
-                f"websocket transport cannot listen at {self._address} port {self._port}: "
-                f"{error.strerror or error}"
-            ) from error
-        return raw
+        buffers = {} if size is None else {sockets.SO_SNDBUF: size}
+        return server_socket("websocket transport", self._address, self._port, buffers)
 
     async def _close(self, timeout_s: float) -> None:
         if self._listener is None:

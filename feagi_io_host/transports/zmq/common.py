@@ -30,7 +30,6 @@ from __future__ import annotations
 import enum
 import errno
 import math
-import os
 import socket as sockets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 
+from feagi_io_host.blocking.listener import bound_socket
 from feagi_io_host.core.errors import (
     ConfigError,
     PortBusyError,
@@ -239,20 +239,15 @@ def _listen(socket: ZmqSocket, address: str, port: int) -> sockets.socket:
     and ends the process (ip_resolver.cpp:542) when it has no descriptor left to do so: peers that
     open connections until none is left must not be able to bring that about. Raises OSError.
     """
-    family, _, _, _, where = sockets.getaddrinfo(
-        address, port, type=sockets.SOCK_STREAM, flags=sockets.AI_PASSIVE
-    )[0]
-    listener = sockets.socket(family, sockets.SOCK_STREAM)
+    buffers = {}
+    for ours, theirs in ((sockets.SO_SNDBUF, zmq.SNDBUF), (sockets.SO_RCVBUF, zmq.RCVBUF)):
+        size = socket.getsockopt(theirs)
+        assert isinstance(size, int)
+        if size >= 0:
+            buffers[ours] = size
+    listener = bound_socket(address, port, buffers)
     try:
-        if os.name == "posix":  # elsewhere it would let two programs have one port
-            listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
-        for ours, theirs in ((sockets.SO_SNDBUF, zmq.SNDBUF), (sockets.SO_RCVBUF, zmq.RCVBUF)):
-            size = socket.getsockopt(theirs)
-            assert isinstance(size, int)
-            if size >= 0:  # connections inherit it from the listener
-                listener.setsockopt(sockets.SOL_SOCKET, ours, size)
         listener.setblocking(False)  # a peer may be gone again before it is accepted
-        listener.bind(where)
         listener.listen(_BACKLOG)
     except BaseException:
         listener.close()
