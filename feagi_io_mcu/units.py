@@ -153,44 +153,46 @@ class RawImu:
         self.magnetometer = parts[2]
 
 
-class SmartImu(VectorSensor):
+class _OneVector(VectorSensor):
+    """A unit that is one such area."""
+
+    _unit = ""
+    _data_type = 0
+    _axes = 0
+    _signed = False
+
+    def __init__(
+        self,
+        agent: "Agent",
+        group: int = 0,
+        channels: int = 1,
+        resolution: int = 8,
+        incremental: bool = False,
+        fractional: bool = False,
+        only_changes: bool = False,
+    ) -> None:
+        VectorSensor.__init__(
+            self, self._unit, self._data_type, 0, self._axes, self._signed, group, channels,
+            resolution, _flags(incremental, fractional), only_changes,
+        )  # fmt: skip
+        agent.add_sensor(self)
+
+
+class SmartImu(_OneVector):
     """SmartIMU, `isim`: four signed axes, a quaternion: `write(channel, a, b, c, d)`."""
 
-    def __init__(
-        self,
-        agent: "Agent",
-        group: int = 0,
-        channels: int = 1,
-        resolution: int = 8,
-        incremental: bool = False,
-        fractional: bool = False,
-        only_changes: bool = False,
-    ) -> None:
-        VectorSensor.__init__(
-            self, "isim", SIGNED_PERCENTAGE_4D, 0, 4, True, group, channels, resolution,
-            _flags(incremental, fractional), only_changes,
-        )  # fmt: skip
-        agent.add_sensor(self)
+    _unit = "isim"
+    _data_type = SIGNED_PERCENTAGE_4D
+    _axes = 4
+    _signed = True
 
 
-class CartesianPosition(VectorSensor):
+class CartesianPosition(_OneVector):
     """CartesianPosition, `icpo`: three unsigned axes: `write(channel, x, y, z)`."""
 
-    def __init__(
-        self,
-        agent: "Agent",
-        group: int = 0,
-        channels: int = 1,
-        resolution: int = 8,
-        incremental: bool = False,
-        fractional: bool = False,
-        only_changes: bool = False,
-    ) -> None:
-        VectorSensor.__init__(
-            self, "icpo", PERCENTAGE_3D, 0, 3, False, group, channels, resolution,
-            _flags(incremental, fractional), only_changes,
-        )  # fmt: skip
-        agent.add_sensor(self)
+    _unit = "icpo"
+    _data_type = PERCENTAGE_3D
+    _axes = 3
 
 
 class _Levels:
