@@ -3,16 +3,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import replace
-from itertools import count
 
 import pytest
 
 from feagi_io_host.core.agents import AgentCapabilities
-from feagi_io_host.core.rate_limit import Rate
-from feagi_io_host.core.server_seams import ServerLimits
 from feagi_io_host.core.types import AgentDescriptor
 from feagi_io_host.testing import (
     AsyncRig,
@@ -22,20 +17,21 @@ from feagi_io_host.testing import (
     TransportContract,
 )
 from feagi_io_host.transports.zmq import AsyncZmqTransport, SocketOptions
+from tests.feagi_io_host.transports.rigs import (
+    DEADLINE_S,
+    LIMITS,
+    MAX_FRAME_BYTES,
+    Arriving,
+    Watched,
+)
 from tests.feagi_io_host.transports.zmq.async_peer import AsyncZmqPeer
-from tests.feagi_io_host.transports.zmq.peer import DEADLINE_S
 
-MAX_FRAME_BYTES = 4096
 # The system's own buffers hold 100,000 of the contract's small frames; the smallest it gives some
 # hundred.
 KERNEL_BUFFER_BYTES = 4096
-# No pause before the same descriptor may take over, and no rate that a quick test would meet.
-LIMITS = ServerLimits(takeover_s=0.0, peer_rate=Rate(per_s=1e6, burst=1_000_000))
 
 
-class WatchedTransport(AsyncZmqTransport):
-    """Its far ends, which live in this process too, go when they have seen that it has gone."""
-
+class WatchedTransport(Watched, AsyncZmqTransport):
     def __init__(self, host: StandInHost) -> None:
         super().__init__(
             host,
@@ -46,46 +42,18 @@ class WatchedTransport(AsyncZmqTransport):
                 kernel_buffer_bytes=KERNEL_BUFFER_BYTES, motor_frames=2, sensory_frames=2
             ),
         )
-        self.peers: list[AsyncZmqPeer] = []
-        self._home = os.getpid()
-
-    async def stop(self, timeout_s: float = 5.0) -> None:
-        await super().stop(timeout_s)
-        while self.peers and self._home == os.getpid():
-            await self.peers[-1].wait_until_cut_off()
-            await self.peers[-1].close()
-            self.peers.pop()
 
 
-class ZmqRig(AsyncRig[WatchedTransport]):
-    """An agent id is the server's to choose: who asks for one again comes with its descriptor."""
+async def connect(
+    transport: WatchedTransport, descriptor: AgentDescriptor, capabilities: AgentCapabilities
+) -> AsyncZmqPeer:
+    return await AsyncZmqPeer.connect(
+        transport.control_url, descriptor, capabilities, MAX_FRAME_BYTES, KERNEL_BUFFER_BYTES
+    )
 
-    def __init__(self) -> None:
-        super().__init__(WatchedTransport, self._connect_peer)
-        self._numbers = count(1)
-        self._descriptors: dict[bytes, AgentDescriptor] = {}
 
-    async def _connect_peer(
-        self,
-        transport: WatchedTransport,
-        descriptor: AgentDescriptor,
-        capabilities: AgentCapabilities,
-        agent_id: bytes | None,
-    ) -> AsyncZmqPeer:
-        known = None if agent_id is None else self._descriptors.get(agent_id)
-        if known is None:
-            known = replace(descriptor, agent_name=f"{descriptor.agent_name} {next(self._numbers)}")
-        peer = await AsyncZmqPeer.connect(
-            transport.control_url, known, capabilities, MAX_FRAME_BYTES, KERNEL_BUFFER_BYTES
-        )
-        # From here on the transport sees to it, also when this is cancelled.
-        transport.peers.append(peer)
-        self._descriptors[peer.agent_id] = known
-        for old in tuple(transport.peers):
-            if old.agent_id == agent_id and old is not peer:
-                await old.wait_until_cut_off()
-        assert await transport.wait_until_subscribed(peer.agent_id, DEADLINE_S)
-        return peer
+async def is_ready(transport: WatchedTransport, agent_id: bytes) -> bool:
+    return await transport.wait_until_subscribed(agent_id, DEADLINE_S)
 
 
 class TestZmq(TransportContract):
@@ -93,7 +61,7 @@ class TestZmq(TransportContract):
 
     @pytest.fixture
     def rig(self) -> Iterator[Rig]:
-        rig = ZmqRig()
+        rig = AsyncRig(WatchedTransport, Arriving(connect, is_ready).connect)
         yield rig
         rig.close()
 
@@ -103,6 +71,6 @@ class TestZmqCancelled(CancellationContract):
 
     @pytest.fixture
     def rig(self) -> Iterator[Rig]:
-        rig = ZmqRig()
+        rig = AsyncRig(WatchedTransport, Arriving(connect, is_ready).connect)
         yield rig
         rig.close()
