@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BoardBridge against boards played over real terminals and sockets."""
+"""BoardBridge against boards played over real terminals and sockets.
+
+Long because a bridge is tried as one thing: all of it needs the same rig and played board.
+"""
 
 from __future__ import annotations
 

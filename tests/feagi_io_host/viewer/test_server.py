@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The viewer's server with pages that are programs: who is let in, what comes, and when."""
+"""The viewer's server with pages that are programs: who is let in, what comes, and when.
+
+Long because a connection is tried from its first byte to its last with the same server and pages.
+"""
 
 from __future__ import annotations
 
